@@ -1,0 +1,355 @@
+"""Run configurations: TOML in, a checked problem and solve options out.
+
+The keys of ``[model]`` are ``kind`` and the parameters of that kind of problem, so a new problem needs nothing here;
+those of ``[solve]`` are the fields of `SolveOptions`. Every key is checked before anything is computed, and a key that
+is not known is refused with the nearest known spelling.
+"""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import json
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, dataclass, fields
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from dmft import _validate, problems
+from dmft.activations import Activation
+from dmft.targets import Target
+
+Table = dict[str, Any]
+
+_SIMULATE_KEYS = ("dimension", "replicas", "model", "optimizer", "step", "batch", "t_final", "seed")
+_SECTIONS = ("model", "solve", "simulate")
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be read; the message is one sentence naming the key."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SolveOptions:
+    """The ``[solve]`` table.
+
+    Attributes
+    ----------
+    t_final : float
+        Time to reach, in [MU]'s unit of t.
+    rtol : float
+        Relative tolerance of every curve.
+    method : str
+        Scheme; "auto" chooses.
+    times : tuple of float or None
+        Times that the grid has to contain.
+    max_rows : int or None
+        Limit on the number of time rows; None is the engine's own.
+    """
+
+    t_final: float
+    rtol: float = 1e-4
+    method: str = "auto"
+    times: tuple[float, ...] | None = None
+    max_rows: int | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "t_final", _validate.real("t_final", self.t_final, low=0.0, open_low=True))
+        object.__setattr__(self, "rtol", _validate.real("rtol", self.rtol, low=0.0, open_low=True, high=0.1))
+        if not isinstance(self.method, str):
+            raise TypeError(f"method must be the name of a scheme, not {_validate.shown(self.method)}.")
+        if self.max_rows is not None:
+            object.__setattr__(self, "max_rows", _validate.integer("max_rows", self.max_rows, low=2))
+        if self.times is not None:
+            times = tuple(_validate.real_array("times", self.times, ndim=1).tolist())
+            inside = all(0 <= t <= self.t_final for t in times)
+            if not inside or any(s >= t for s, t in itertools.pairwise(times)):
+                shown = _validate.shown(list(times))
+                raise ValueError(f"times must increase between 0 and t_final = {self.t_final:g}, not {shown}.")
+            object.__setattr__(self, "times", times)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """A checked configuration.
+
+    Attributes
+    ----------
+    problem : Problem
+        The problem of the ``[model]`` table.
+    solve : SolveOptions
+        The ``[solve]`` table.
+    text : str
+        TOML text that gives this configuration again: the file verbatim, or the merged tables when something was
+        overridden.
+    name : str
+        Name of the file without its suffix.
+    """
+
+    problem: problems.Problem
+    solve: SolveOptions
+    text: str
+    name: str
+
+
+_SOLVE_KEYS = tuple(field.name for field in fields(SolveOptions))
+
+
+def read(source: str | Path, overrides: Iterable[str] = ()) -> Config:
+    """Read a configuration file, or a ready configuration by its name.
+
+    Parameters
+    ----------
+    source : str or Path
+        A TOML file, or one of `ready_names`.
+    overrides : iterable of str
+        ``section.key=value`` with a TOML value (a bare word is a string); an empty value removes the key.
+
+    Raises
+    ------
+    ConfigError
+        If the file cannot be read or is not TOML, or a key is unknown or missing.
+    TypeError, ValueError
+        If a value is refused by the problem, the activation, the target or `SolveOptions`.
+    """
+    path = _locate(source)
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"not UTF-8 text (byte {error.start}).") from None
+    return parse(text, overrides, name=path.stem)
+
+
+def parse(text: str, overrides: Iterable[str] = (), *, name: str = "config") -> Config:
+    """Turn TOML text into a `Config`; arguments and errors as in `read`."""
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"not valid TOML: {error}.") from None
+    overrides = list(overrides)
+    for override in overrides:
+        _override(tables, override)
+    if overrides:
+        header = " ".join(f"# {name}, with {', '.join(overrides)}".split())  # one line, whatever was typed
+        text = f"{header}\n{_dump(tables)}"
+    problem, options = _check(tables)
+    return Config(problem=problem, solve=options, text=text, name=name)
+
+
+def ready_names() -> list[str]:
+    """Names of the configurations that come with the package, as `read` takes them."""
+    return sorted(path.stem for path in _ready_directory().glob("*.toml"))
+
+
+def ready_text(name: str) -> str:
+    """TOML text of a ready configuration."""
+    return (_ready_directory() / f"{name}.toml").read_text(encoding="utf-8")
+
+
+def _ready_directory() -> Path:
+    """data/configs of the source tree, which an installed package holds as dmft/configs."""
+    installed = Path(str(resources.files("dmft"))) / "configs"
+    return installed if installed.is_dir() else Path(__file__).resolve().parent.parent / "data" / "configs"
+
+
+def _locate(source: str | Path) -> Path:
+    path = Path(source)
+    if path.exists() or path.suffix == ".toml" or len(path.parts) != 1:
+        return path
+    names = ready_names()
+    if str(source) in names:
+        return _ready_directory() / f"{source}.toml"
+    hint = _nearest(str(source), names)
+    raise ConfigError(f"neither a file nor a ready configuration{hint}; `dmft configs` lists those.")
+
+
+def _override(tables: Table, override: str) -> None:
+    """Apply one ``section.key=value`` to the parsed tables."""
+    path, equals, value = override.partition("=")
+    keys = [key.strip() for key in path.split(".")]
+    if not equals or len(keys) < 2 or not all(keys):
+        raise ConfigError(f"--set takes section.key=value, such as model.width=64, not {_validate.shown(override)}.")
+    table = tables
+    for key in keys[:-1]:
+        table = table.setdefault(key, {})
+        if not isinstance(table, dict):
+            raise ConfigError(f"--set {path.strip()}: {key} is a value, not a table.")
+    if value.strip():
+        table[keys[-1]] = _override_value(path.strip(), value.strip())
+    else:
+        table.pop(keys[-1], None)
+
+
+def _override_value(path: str, value: str) -> object:
+    try:
+        parsed = tomllib.loads(f"value = {value}")
+    except tomllib.TOMLDecodeError:
+        # `--set solve.method=auto`: the shell has eaten the quotes that TOML wants around a word.
+        if value.replace("_", "").replace("-", "").isalnum() and value[0].isalpha():
+            return value
+        raise ConfigError(f"--set {path}: {_validate.shown(value)} is not a TOML value.") from None
+    if set(parsed) != {"value"}:
+        raise ConfigError(f"--set {path}: {_validate.shown(value)} is more than one TOML value.")
+    return parsed["value"]
+
+
+def _check(tables: Table) -> tuple[problems.Problem, SolveOptions]:
+    for section in tables:
+        if section not in _SECTIONS:
+            hint = _home(section) or _nearest(section, _SECTIONS)
+            raise ConfigError(f"unknown section or top-level key {section!r}{hint}; sections are {_list(_SECTIONS)}.")
+    for section in _SECTIONS:
+        if not isinstance(tables.get(section, {}), dict):
+            raise ConfigError(f"{section} must be a table, [{section}], not {_validate.shown(tables[section])}.")
+    for section in ("model", "solve"):
+        if section not in tables:
+            raise ConfigError(f"section [{section}] is missing.")
+    _known("solve", tables["solve"], _SOLVE_KEYS)
+    _known("simulate", tables.get("simulate", {}), _SIMULATE_KEYS)
+    problem = _problem(tables["model"])
+    if "t_final" not in tables["solve"]:
+        raise ConfigError("[solve] t_final is missing.")
+    return problem, SolveOptions(**tables["solve"])
+
+
+def _model_keys(kind: str) -> tuple[list[str], list[str]]:
+    """Keys of [model] that a kind of problem needs, and those that it may have."""
+    required: list[str] = []
+    optional: list[str] = []
+    for field in fields(problems.KINDS[kind]):  # type: ignore[arg-type]  # every problem is a dataclass
+        needed = field.default is MISSING and field.default_factory is MISSING
+        (required if needed else optional).append(field.name)
+    return required, optional
+
+
+def _home(key: str, besides: str = "") -> str:
+    """Hint with the section, ``besides`` the present one, that does know ``key``, or nothing."""
+    model = {name for kind in problems.KINDS for keys in _model_keys(kind) for name in keys} | {"kind"}
+    known = {"model": model, "solve": set(_SOLVE_KEYS), "simulate": set(_SIMULATE_KEYS)}
+    return next(
+        (f" (a key of [{section}])" for section, keys in known.items() if key in keys and section != besides), ""
+    )
+
+
+def _known(section: str, table: Table, known: Iterable[str], where: str = "") -> None:
+    """Refuse keys of ``table`` that are not in ``known``, saying what was probably meant."""
+    for key in table:
+        if key not in known:
+            hint = _nearest(key, known) or _home(key, besides=section)
+            raise ConfigError(f"unknown key {key!r} in [{section}]{where}{hint}; known keys are {_list(known)}.")
+
+
+def _problem(model: Table) -> problems.Problem:
+    kind = model.get("kind")
+    if kind is None:
+        raise ConfigError(f"[model] kind is missing; kinds are {_list(problems.KINDS)}.")
+    if not isinstance(kind, str) or kind not in problems.KINDS:
+        hint = _nearest(kind, problems.KINDS) if isinstance(kind, str) else ""
+        raise ConfigError(f"unknown [model] kind {_validate.shown(kind)}{hint}; kinds are {_list(problems.KINDS)}.")
+    required, optional = _model_keys(kind)
+    _known("model", model, ("kind", *required, *optional), f" of kind {kind!r}")
+    for key in required:
+        if key not in model:
+            raise ConfigError(f"[model] {key} is missing; kind {kind!r} needs {_list(required)}.")
+    arguments = {key: value for key, value in model.items() if key != "kind"}
+    if "activation" in arguments:
+        arguments["activation"] = _activation(arguments["activation"])
+        arguments["target"] = _target(arguments["target"], arguments["activation"])
+    return problems.KINDS[kind](**arguments)
+
+
+def _choice(name: str, table: object, forms: Mapping[str, tuple[str, ...]]) -> str:
+    """The form of an inline table: the one key of ``forms`` that it holds, beside the options of that form."""
+    if not isinstance(table, dict):
+        raise TypeError(f"{name} must be a table holding one of {_list(forms)}, not {_validate.shown(table)}.")
+    for key in table:
+        known = [*forms, *(option for options in forms.values() for option in options)]
+        if key not in known:
+            raise ConfigError(f"unknown key {key!r} in {name}{_nearest(key, known)}; known keys are {_list(known)}.")
+    chosen = [form for form in forms if form in table]
+    if len(chosen) != 1:
+        given = f"both {_list(chosen)}" if chosen else _validate.shown(table)
+        raise ConfigError(f"{name} must hold exactly one of {_list(forms)}, not {given}.")
+    form = chosen[0]
+    for key in table:
+        if key != form and key not in forms[form]:
+            raise ConfigError(f"{name} key {key!r} does not go with {form!r}.")
+    return form
+
+
+def _activation(table: Any) -> Activation:
+    form = _choice("activation", table, {"covariance": (), "hermite": (), "name": ("degree", "slope")})
+    if form == "covariance":
+        return Activation.from_covariance(table["covariance"])
+    if form == "hermite":
+        return Activation.from_hermite(table["hermite"])
+    options = {key: value for key, value in table.items() if key != "name"}
+    return Activation.named(table["name"], **options)
+
+
+def _target(table: Any, activation: Activation) -> Target:
+    forms: dict[str, tuple[str, ...]] = {"same_as_activation": (), "overlap": ("power",), "hermite": (), "noise": ()}
+    form = _choice("target", table, forms)
+    if form in ("same_as_activation", "noise"):
+        if table[form] is not True:
+            raise ConfigError(f"target {form} can only be true, not {_validate.shown(table[form])}.")
+        return Target.same_as(activation) if form == "same_as_activation" else Target.noise()
+    if form == "hermite":
+        return Target.from_hermite(table["hermite"])
+    if "power" not in table:
+        raise ConfigError("target power is missing: an overlap needs |phi|^2 beside it.")
+    overlap = table["overlap"]
+    return Target.from_overlap(_monomials(overlap) if isinstance(overlap, dict) else overlap, power=table["power"])
+
+
+def _monomials(overlap: Table) -> dict[tuple[int, ...], Any]:
+    """Several latent directions: { "1,0" = 0.5, "0,2" = 0.3 } is 0.5 v_1 + 0.3 v_2^2 (TOML keys are strings)."""
+    result = {}
+    for key, coefficient in overlap.items():
+        try:
+            exponents = tuple(int(part) for part in key.split(","))
+        except ValueError:
+            raise ConfigError(f'target overlap key {key!r} must list exponents, such as "1,0".') from None
+        result[exponents] = coefficient
+    return result
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    """Hint with the known word that is spelt most like ``word``, or nothing."""
+    matches = difflib.get_close_matches(word.lower(), list(known), n=1, cutoff=0.6)
+    return f" (did you mean {matches[0]!r}?)" if matches else ""
+
+
+def _list(words: Iterable[str]) -> str:
+    return ", ".join(words)
+
+
+def _dump(tables: Table) -> str:
+    """TOML text of parsed tables (sections of keys with numbers, strings, booleans, arrays and inline tables)."""
+    lines = []
+    for name, table in tables.items():
+        if isinstance(table, dict):
+            lines += [f"[{name}]", *(f"{_key(key)} = {_toml(value)}" for key, value in table.items()), ""]
+    return "\n".join(lines)
+
+
+def _key(key: str) -> str:
+    bare = key.replace("_", "").replace("-", "")
+    return key if bare.isalnum() and bare.isascii() else json.dumps(key)
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{_key(k)} = {_toml(v)}" for k, v in value.items()) + " }"
+    if isinstance(value, list):
+        return "[" + ", ".join(_toml(v) for v in value) + "]"
+    if isinstance(value, int | float):
+        return repr(value)  # shortest text that reads back as the same float
+    # JSON and TOML strings agree, but for DEL and non-ASCII characters beyond the basic plane (\u pairs in JSON).
+    return json.dumps(str(value), ensure_ascii=False)

@@ -1,0 +1,1 @@
+"""Whether it is true: comparisons of the theory with simulations of finite networks."""
