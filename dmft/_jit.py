@@ -18,12 +18,13 @@ FLAGS = {"contract", "reassoc", "arcp", "nsz"}
 """Floating-point freedoms that let sums be vectorised and keep NaN checks alive (full fast-math would not)."""
 
 _COMMON: dict[str, Any] = {"cache": True, "error_model": "numpy", "_nrt": False}
+_OUTER: dict[str, Any] = {"no_cfunc_wrapper": True}
 _INNER: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 
 def entry(function: F) -> F:
     """A compiled function that Python calls."""
-    return nb.njit(**_COMMON)(function)
+    return nb.njit(**_COMMON, **_OUTER)(function)
 
 
 def kernel(function: F) -> F:

@@ -1,8 +1,8 @@
 """The DMFT equations, element by element, in the group form of :mod:`dmft.formulation`.
 
-Each function is one formula of [MU] (arXiv:2502.21269), compiled, on plain numbers and arrays. None of them
-knows a time step: an engine decides at which pairs of times they are evaluated and how their causal sums are
-taken. ``c`` stands for the coupling (alpha/m) a_i(t) a_j(s) throughout.
+Each function is one formula of the DMFT of [MU] (arXiv:2502.21269, appendix C), compiled, on plain numbers and
+arrays. None of them knows a time step: an engine decides at which pairs of times they are evaluated and how their
+causal sums are taken. ``c`` stands for the coupling (alpha/m) a_i(t) a_j(s) throughout.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def overlap_and_gradient(exponents, coefficients, v, gradient):
 
 @summation
 def residual_memory(sizes, a_t, a_s, dh_self, dh_other, response_self, response_other):
-    """S_R(t,s) = (1/m^2) sum_ij a_i(t) a_j(s) h'(C_ij) R_ij  (C.34), summed over groups.
+    """S_R(t,s) = (1/m^2) sum_ij a_i(t) a_j(s) h'(C_ij) R_ij, summed over groups.
 
     ``dh_self``, ``response_self`` are (G,), ``dh_other``, ``response_other`` (G, G).
     """
@@ -80,8 +80,9 @@ def residual_memory(sizes, a_t, a_s, dh_self, dh_other, response_self, response_
 
 @entry
 def residual_covariance(sizes, offset, a_t, a_s, overlap_t, overlap_s, h_self, h_other):
-    """Q(t,s) = tau^2 + |phi|^2 - (1/m) sum_l [a_l(t) phihat_l(t) + a_l(s) phihat_l(s)] + (1/m^2) sum_ij a_i a_j h(C_ij)  (C.33).
+    """Covariance Q(t, s) of the residual at given weights.
 
+    Q = tau^2 + |phi|^2 - (1/m) sum_l [a_l(t) phihat_l(t) + a_l(s) phihat_l(s)] + (1/m^2) sum_ij a_i a_j h(C_ij).
     ``overlap_t``, ``overlap_s`` (G,) are phihat(v_g); ``h_self`` (G,), ``h_other`` (G, G).
     """
     groups = sizes.shape[0]
@@ -102,7 +103,7 @@ def residual_covariance(sizes, offset, a_t, a_s, overlap_t, overlap_s, h_self, h
 def output_field(sizes, g, weight_s, self_value, other_values):
     """(1/m) sum_l w_l X_gl over all neurons l seen by one neuron of group g; w_l constant inside a group.
 
-    With w = a(s) and X = h(C) or h'(C) R this is the sum in the equation of motion of a_i (C.38).
+    With w = a(s) and X = h(C) or h'(C) R this is the sum in the equation of motion of a_i.
     """
     groups = sizes.shape[0]
     m = 0.0

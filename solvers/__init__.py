@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from os import PathLike
 from pathlib import Path
@@ -90,6 +91,9 @@ def solve(
     wanted = () if times is None else tuple(sorted({real("times", time, low=0.0) for time in times} - {0.0}))
     if wanted and wanted[-1] > t_final:
         raise ValueError(f"times must lie in [0, t_final] = [0, {t_final:g}], got {wanted[-1]:g}")
+    for before, after in itertools.pairwise(wanted):
+        if after - before < 1e-3 * after:
+            raise ValueError(f"times must differ by a thousandth at least, got {before:.12g} and {after:.12g}")
     if resume and checkpoint is None:
         raise ValueError("resume needs checkpoint, the file to resume from")
     if resume and not Path(checkpoint).exists():  # type: ignore[arg-type]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dmft._jit import kernel
+from dmft._jit import entry, kernel
 from solvers.causal import dot
 
 
@@ -17,7 +17,7 @@ def member(items, count, item):
     return False
 
 
-@kernel
+@entry
 def anderson_update(x, image, scale, iteration, x_steps, f_steps, x_last, f_last, gram, mixed, work, order):
     """One Anderson (type II) step: replaces ``x`` by the mixed iterate. Returns the number of columns used.
 

@@ -66,7 +66,7 @@ class Checkpointer:
             with np.load(self.path, allow_pickle=False) as stored:
                 arrays = {name: stored[name] for name in stored.files}
             header = json.loads(str(arrays.pop("header")))
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
             raise CannotResumeError(
                 f"checkpoint {self.path} cannot be read ({error}); remove it to start afresh"
             ) from None

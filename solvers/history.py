@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from dmft.formulation import Formulation
 from dmft.interpolation import value_weights
 from solvers.row import (
+    DENSE_LIMIT,
     DIRECTION,
     LOCALS,
     NU,
@@ -30,6 +31,8 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 ANDERSON_MEMORY = 12
+OLDEST = 1e-5
+"""Fraction of the newest time below which the past need not be resolved in proportion to its age."""
 
 
 def compiled_model(formulation: Formulation) -> Model:
@@ -44,10 +47,10 @@ def compiled_model(formulation: Formulation) -> Model:
         slot=slot,
         width=float(formulation.width),
         alpha=float(formulation.alpha),
-        covariance=np.ascontiguousarray(formulation.covariance, dtype=np.float64),
+        covariance=np.array(formulation.covariance, dtype=np.float64),
         offset=float(formulation.offset),
-        exponents=np.ascontiguousarray(formulation.overlap_exponents, dtype=np.int64),
-        coefficients=np.ascontiguousarray(formulation.overlap_coefficients, dtype=np.float64),
+        exponents=np.array(formulation.overlap_exponents, dtype=np.int64),
+        coefficients=np.array(formulation.overlap_coefficients, dtype=np.float64),
         train_second_layer=bool(formulation.train_second_layer),
         residual_sector=bool(formulation.residual_sector),
     )
@@ -70,6 +73,7 @@ class History:
         self.loc = np.zeros(self.groups)  # A of the row in work
         self._allocate(capacity)
         g = self.groups
+        size = g * g + self.modes
         zeros = np.zeros
         self.local = Local(
             s=zeros((LOCALS, g, g)),
@@ -77,7 +81,8 @@ class History:
             other=zeros((LOCALS, g, g)),
             own=zeros((LOCALS, g + 1)),
             inverse=zeros((g, g + 1, g + 1)),
-            swap=zeros(g + 1, dtype=np.int64),
+            dense=zeros((size + 1, size) if size <= DENSE_LIMIT else (1, 1)),
+            swap=zeros(g + 1 + g * g + self.modes, dtype=np.int64),
             gradient=zeros((g, self.latents)),
             latent=zeros(self.latents),
         )
@@ -341,7 +346,7 @@ def rows_to_keep(times: FloatArray, spacing: float, newest: int = 24) -> IntArra
     keep = [0]
     for k in range(1, n - newest):
         u = times[k]
-        if times[k + 1] - times[keep[-1]] > spacing * min(u, t - u):
+        if times[k + 1] - times[keep[-1]] > spacing * min(u + OLDEST * t, t - u):
             keep.append(k)
     keep.extend(range(max(1, n - newest), n))
     return np.array(keep, dtype=np.int64)

@@ -33,16 +33,20 @@ if TYPE_CHECKING:
 
 FloatArray = NDArray[np.float64]
 
-MAX_ITERATIONS = 80
-LOCAL_TOLERANCE = 0.1
+MAX_ITERATIONS = 40
+LOCAL_TOLERANCE = 0.15
 """Local error of a row over the accuracy asked of the curves (measured: docs/accuracy.md)."""
 ROW_TOLERANCE = 1e-3
 """Convergence of a row over its local error."""
 FIRST_STEP = 1e-6
 """First step over the fastest time scale: the formula starts at order 1."""
-THIN_SPACING = 0.5
+THIN_SPACING = 1.0
 RESIDUAL_FLOOR = 1e-9
 """e_tr is controlled relatively down to this fraction of its initial value, absolutely below."""
+RESIDUAL_NOISE = 5e-15
+"""Rounding error of e_tr over its initial value: C_r = R_A Q R_A^T is a small difference of large terms."""
+ROUNDING = 5e-11
+"""Row change below which rounding may stop the iteration of a stiff row."""
 
 
 class RowFailedError(Exception):
@@ -57,6 +61,8 @@ class Marcher:
         self.row_tolerance = row_tolerance
         self.iterations = 0
         self.row_solves = 0
+        self.wanted = row_tolerance
+        self.last_change = 0.0
         self._start()
 
     def _start(self) -> None:
@@ -121,6 +127,7 @@ class Marcher:
         self._set_scale(guess, scale)
         local_from_nu(history.model, history.work, history.local, n, step.derivative[0], guess, history.loc, nu)
         predicted = history.views(guess.flat.copy(), n)
+        self.wanted = self._wanted(guess)
         converged, iterations, self.last_change = solve_row(
             history.model,
             history.tables,
@@ -132,8 +139,8 @@ class Marcher:
             guess,
             image,
             history.loc,
-            self._wanted(guess),
-            self.row_tolerance,
+            self.wanted,
+            max(30.0 * self.row_tolerance, ROUNDING),
             MAX_ITERATIONS,
         )
         self.iterations += iterations
@@ -150,20 +157,20 @@ class Marcher:
         return errors
 
     def _wanted(self, guess: Guess) -> float:
-        """Row accuracy that resolves the motion within the step, 1 - C_d(n, n - 1), to four digits.
+        """Row accuracy that resolves the motion since the start, 1 - C_d(n, 0), to six digits.
 
         Without it the first rows, where the weights move by 1e-6 and less, would say nothing about the speed.
         """
         history = self.history
-        n, g = history.rows, history.groups
+        g = history.groups
         motion = 1.0
         for i in range(g):
-            own = guess.c_s[i, (n - 1) * g + i]
+            own = guess.c_s[i, i]
             slot = history.model.slot[i]
             if slot >= 0:
-                own = (own + (history.model.sizes[i] - 1.0) * guess.c_t[slot, n - 1]) / history.model.sizes[i]
+                own = (own + (history.model.sizes[i] - 1.0) * guess.c_t[slot, 0]) / history.model.sizes[i]
             motion = min(motion, abs(1.0 - own))
-        return max(1e-15, min(self.row_tolerance, 1e-4 * motion))
+        return max(1e-15, min(self.row_tolerance, 1e-6 * motion))
 
     def _set_scale(self, guess: Guess, scale: Guess) -> None:
         history = self.history
@@ -178,8 +185,13 @@ class Marcher:
         if history.model.residual_sector:
             sizes = np.sqrt(np.abs(np.append(np.diagonal(history.c_r)[:n], guess.c_r[n]) * guess.c_r[n]))
             scale.c_r[:] = 1.0 / (sizes + 1e-5 * history.c_r[0, 0])
+            scale.c_r[n] = 1.0 / (sizes[n] + self._residual_floor() * history.c_r[0, 0])
         scale.a[:] = 1.0 / np.maximum(1.0, np.abs(guess.a))
-        scale.v[:] = 1.0 / np.maximum(1.0, np.abs(guess.v))
+        scale.v[:] = 1.0 / np.maximum(0.1, np.abs(guess.v))
+
+    def _residual_floor(self) -> float:
+        """C_r(n, n) over C_r(0, 0) below which the row tolerance is absolute: what rounding allows."""
+        return min(1e-5, RESIDUAL_NOISE / self.row_tolerance)
 
     def _distance(self, image: Guess, predicted: Guess, scale: Guess) -> float:
         """Largest scaled difference of C, a, V and the relative e_tr."""
@@ -190,8 +202,12 @@ class Marcher:
         distance = max(distance, float(np.max(np.abs(image.a - predicted.a) * scale.a)))
         distance = max(distance, float(np.max(np.abs(image.v - predicted.v) * scale.v)))
         if self.history.model.residual_sector:
-            floor = RESIDUAL_FLOOR * self.history.c_r[0, 0]
-            distance = max(distance, abs(image.c_r[n] - predicted.c_r[n]) / (abs(image.c_r[n]) + floor))
+            initial = self.history.c_r[0, 0]
+            # What the row tolerance and rounding leave in e_tr, amplified by the extrapolation.
+            noise = max(RESIDUAL_NOISE, self.row_tolerance * self._residual_floor()) * initial
+            noise *= np.abs(self.step.predictor).sum()
+            difference = max(0.0, abs(image.c_r[n] - predicted.c_r[n]) - noise)
+            distance = max(distance, difference / (abs(image.c_r[n]) + RESIDUAL_FLOOR * initial))
         return distance
 
     def accept(self, time: float) -> float:
@@ -275,14 +291,15 @@ class BdfEngine:
         self.controller = StepController(
             tolerance=tolerance,
             first_step=min(FIRST_STEP / fastest_rate(formulation), 1e-3 * options.t_final),
-            relative_step=float(np.clip(0.1 * (rtol / 1e-4) ** 0.2, 0.01, 0.12)),
-            max_order=int(fixed) if fixed else (4 if rtol > 1e-7 else 5),
+            relative_step=float(np.clip(0.15 * (rtol / 1e-4) ** 0.2, 0.02, 0.3)),
+            max_order=int(fixed) if fixed else MAX_ORDER,
             fixed_order=bool(fixed),
         )
         self.curves = Curves()
         self.rejected = 0
         self.thinnings = 0
         self.largest_error = 0.0
+        self.thin_at = options.max_history
         self.kept = [0]  # rows of the curves that are still in the history
         self._record_start()
 
@@ -330,7 +347,7 @@ class BdfEngine:
                 self.largest_error = max(self.largest_error, errors[order])
                 controller.after_acceptance(time, time - now, order, errors, growth)
                 self._record(order)
-                if marcher.history.rows >= options.max_history:
+                if marcher.history.rows >= self.thin_at:
                     self._thin()
                 if checkpointer.due():
                     checkpointer.write(
@@ -412,9 +429,10 @@ class BdfEngine:
             speed += model.sizes[i] * (float(weights @ own @ weights) + float(weights @ tables.a[rows, i]) ** 2)
         dissipation = model.alpha * model.width if model.residual_sector else 1.0
         right = -speed / dissipation
-        unit = 8.0 * np.finfo(float).eps
         size = np.abs(weights).sum()
-        noise = unit * size * np.abs(values).max()
+        # Rounding, and what the row tolerance leaves: errors of neighbouring rows are alike and cancel, mostly.
+        unit = 8.0 * np.finfo(float).eps + 1e-3 * self.marcher.wanted
+        noise = 10.0 * unit * size * np.abs(values).max()
         noise += unit * size**2 * (model.width + float(model.sizes @ tables.a[n] ** 2)) / dissipation
         scale = max(abs(left), abs(right))
         return max(0.0, abs(left - right) - noise) / scale if scale > noise else 0.0
@@ -422,8 +440,9 @@ class BdfEngine:
     def _thin(self) -> None:
         history = self.marcher.history
         keep = rows_to_keep(history.t[: history.rows], THIN_SPACING * self.controller.relative_step)
+        self.thin_at = max(self.options.max_history, int(1.4 * len(keep)))
         if len(keep) > 0.9 * history.rows:  # nothing to gain: let the history grow instead
-            keep = rows_to_keep(history.t[: history.rows], 4.0 * THIN_SPACING * self.controller.relative_step)
+            return
         history.thin(keep)
         self.kept = [self.kept[k] for k in keep]
         self.thinnings += 1
@@ -443,6 +462,7 @@ class BdfEngine:
             "row_solves": self.marcher.row_solves,
             "rejected": self.rejected,
             "thinnings": self.thinnings,
+            "thin_at": self.thin_at,
             "largest_error": self.largest_error,
         }
         return arrays, record
@@ -461,6 +481,7 @@ class BdfEngine:
         self.marcher.row_solves = record["row_solves"]
         self.rejected = record["rejected"]
         self.thinnings = record["thinnings"]
+        self.thin_at = record["thin_at"]
         self.largest_error = record["largest_error"]
 
     # ------------------------------------------------------------------------------------------------- result

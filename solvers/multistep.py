@@ -17,7 +17,7 @@ from dmft.interpolation import derivative_weights, value_weights
 FloatArray = NDArray[np.float64]
 
 MAX_ORDER = 5
-MAX_GROWTH = {1: 1.3, 2: 1.25, 3: 1.2, 4: 1.2, 5: 1.1}
+MAX_GROWTH = {1: 1.2, 2: 1.2, 3: 1.2, 4: 1.2, 5: 1.1}
 """Largest ratio of neighbouring steps that each order is run with (stability of the variable-step formula)."""
 
 

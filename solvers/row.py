@@ -93,7 +93,8 @@ class Local(NamedTuple):
     other: np.ndarray  # (LOCALS, G, G) elements of two different neurons
     own: np.ndarray  # (LOCALS, G + 1) elements of a neuron with itself, and scratch vectors
     inverse: np.ndarray  # (G, G + 1, G + 1) inverted column blocks
-    swap: np.ndarray  # (G + 1,) int
+    dense: np.ndarray  # (size + 1, size) factorised local system and a vector, size = G^2 + GT; empty if large
+    swap: np.ndarray  # (max(G + 1, size),) int
     gradient: np.ndarray  # (G, k)
     latent: np.ndarray  # (k,)
 
@@ -187,66 +188,158 @@ def join(model, own, other, x_s, x_t):
             x_s[g, g] = x_t[slot] + model.sizes[g] * other[g, g]
 
 
+DENSE_LIMIT = 30
+"""Largest local system (G^2 + number of T modes) that is factorised as a whole; larger ones are iterated."""
+
+
+@kernel
+def lu_factor(matrix, size, swap):
+    """LU factorisation with row pivoting, in place."""
+    for pivot in range(size):
+        best = pivot
+        for i in range(pivot + 1, size):
+            if abs(matrix[i, pivot]) > abs(matrix[best, pivot]):
+                best = i
+        swap[pivot] = best
+        if best != pivot:
+            for j in range(size):
+                matrix[pivot, j], matrix[best, j] = matrix[best, j], matrix[pivot, j]
+        inverse = 1.0 / matrix[pivot, pivot]
+        for i in range(pivot + 1, size):
+            if matrix[i, pivot] != 0.0:
+                factor = matrix[i, pivot] * inverse
+                matrix[i, pivot] = factor
+                for j in range(pivot + 1, size):
+                    matrix[i, j] -= factor * matrix[pivot, j]
+
+
+@kernel
+def lu_solve(matrix, size, swap, x):
+    """Solve with the factors of :func:`lu_factor`, in place."""
+    for i in range(size):
+        x[i], x[swap[i]] = x[swap[i]], x[i]
+    for i in range(size):
+        value = x[i]
+        for j in range(i):
+            value -= matrix[i, j] * x[j]
+        x[i] = value
+    for i in range(size - 1, -1, -1):
+        value = x[i]
+        for j in range(i + 1, size):
+            value -= matrix[i, j] * x[j]
+        x[i] = value / matrix[i, i]
+
+
 @inlined
-def factor_local(model, local, a_loc, absorbed):
-    """Prepare the solution of the local response equations at one pair (n, k).
+def self_weights(model, local, h, self_share):
+    """(p, q, r, s) of group h: L_hh = p R_S + q R_T and L_T = r R_S + s R_T, times K_S and K_T in the equations."""
+    w_own = local.own[WEIGHT, h]
+    if model.slot[h] < 0:
+        return -self_share * w_own, 0.0, 0.0, 0.0
+    w_other = local.other[WEIGHT, h, h]
+    tee_s = -self_share * (w_own - w_other) / model.sizes[h]
+    tee_t = -self_share * (w_own * (model.sizes[h] - 1.0) + w_other) / model.sizes[h]
+    return tee_s - w_other, tee_t + w_other, tee_s, tee_t
 
-    The operator acts on (R_S, R_T) as  M R_S + L_S[R] K_S  and  A R_T + L_T[R] K_T, with L[R] the part of the memory
-    kernel that is linear in R_nk at fixed R_A,nk: L_o = -weight_other R_o, L_d = -weight_own R_d. With ``absorbed``
-    the diagonal difference L_d - L_o is already inside M and A (the equal-time equation).
 
-    Each column of R_S, with the T mode of its own group, is eliminated exactly; the coupling of different columns
-    through the off-diagonal of K_S, absent for G = 1, is iterated in :func:`apply_local`.
-    """
+@kernel
+def factor_groups(model, local, a_loc, self_share):
+    """:func:`factor_local` for G > 1: the whole system at once, or column blocks to be iterated."""
     groups = model.sizes.shape[0]
+    square = groups * groups
+    size = square + local.t.shape[1]
+    if size <= DENSE_LIMIT:
+        b = local.dense
+        for i in range(size):
+            for j in range(size):
+                b[i, j] = 0.0
+        for g in range(groups):
+            slot = model.slot[g]
+            p, q, r, s = self_weights(model, local, g, self_share)
+            for h in range(groups):
+                row = g * groups + h
+                for l in range(groups):
+                    b[row, l * groups + h] += local.s[MATRIX, g, l]
+                    if l != g:
+                        b[row, g * groups + l] -= local.other[WEIGHT, g, l] * local.s[PAST, l, h]
+                b[row, g * groups + g] += p * local.s[PAST, g, h]
+                if slot >= 0:
+                    b[row, square + slot] += q * local.s[PAST, g, h]
+            if slot >= 0:
+                b[square + slot, g * groups + g] += r * local.t[PAST, slot]
+                b[square + slot, square + slot] += a_loc[g] + s * local.t[PAST, slot]
+        lu_factor(b, size, local.swap)
+        return
     for h in range(groups):
         slot = model.slot[h]
+        p, q, r, s = self_weights(model, local, h, self_share)
         b = local.inverse[h]
         for g in range(groups):
             for l in range(groups):
                 b[g, l] = local.s[MATRIX, g, l]
+            b[g, groups] = 0.0
+            b[groups, g] = 0.0
             if g != h:
                 b[g, g] -= local.other[WEIGHT, g, h] * local.s[PAST, h, h]
-        size = groups
-        if slot < 0:
-            if not absorbed:
-                b[h, h] -= local.own[WEIGHT, h] * local.s[PAST, h, h]
-        else:
-            size = groups + 1
-            m_h = model.sizes[h]
-            w_other = local.other[WEIGHT, h, h]
-            w_own = local.own[WEIGHT, h]
-            tee_s = 0.0  # L_T = tee_s R_S + tee_t R_T, sizes * L_o = -w_other (R_S - R_T)
-            tee_t = 0.0
-            if not absorbed:
-                tee_s = -(w_own - w_other) / m_h
-                tee_t = -(w_own * (m_h - 1.0) + w_other) / m_h
-            for g in range(groups):
-                b[g, groups] = 0.0
-                b[groups, g] = 0.0
-            b[h, h] += (tee_s - w_other) * local.s[PAST, h, h]
-            b[h, groups] = (tee_t + w_other) * local.s[PAST, h, h]
-            b[groups, h] = tee_s * local.t[PAST, slot]
-            b[groups, groups] = a_loc[h] + tee_t * local.t[PAST, slot]
-        if size == 1:
-            b[0, 0] = 1.0 / b[0, 0]
-        elif size == 2:
-            determinant = b[0, 0] * b[1, 1] - b[0, 1] * b[1, 0]
-            first = b[0, 0]
-            b[0, 0] = b[1, 1] / determinant
-            b[1, 1] = first / determinant
-            b[0, 1] = -b[0, 1] / determinant
-            b[1, 0] = -b[1, 0] / determinant
-        else:
-            invert(b, size, local.swap)
+        b[h, h] += p * local.s[PAST, h, h]
+        if slot >= 0:
+            b[h, groups] = q * local.s[PAST, h, h]
+            b[groups, h] = r * local.t[PAST, slot]
+            b[groups, groups] = a_loc[h] + s * local.t[PAST, slot]
+        invert(b, groups + 1 if slot >= 0 else groups, local.swap)
+
+
+@inlined
+def factor_local(model, local, a_loc, self_share):
+    """Prepare the solution of the local response equations at one pair (n, k).
+
+    The operator acts on (R_S, R_T) as  M R_S + L_S[R] K_S  and  A R_T + L_T[R] K_T, with L[R] the part of the memory
+    kernel that is linear in R_nk at fixed R_A,nk:
+    L_o = -weight_other R_o, L_d = -weight_own R_d. ``self_share`` is 1.0,
+    or 0.0 for the equal-time equation, where L_d - L_o is already inside M and A.
+
+    Small systems are factorised as a whole. In large ones each column of R_S, with the T mode of its own group, is
+    eliminated exactly, and the coupling of different columns through the off-diagonal of K_S is iterated.
+    """
+    if model.sizes.shape[0] > 1:
+        factor_groups(model, local, a_loc, self_share)
+        return
+    p, q, r, s = self_weights(model, local, 0, self_share)
+    b = local.inverse[0]
+    first = local.s[MATRIX, 0, 0] + p * local.s[PAST, 0, 0]
+    if model.slot[0] < 0:
+        b[0, 0] = 1.0 / first
+        return
+    cross = q * local.s[PAST, 0, 0]
+    back = r * local.t[PAST, 0]
+    second = a_loc[0] + s * local.t[PAST, 0]
+    determinant = first * second - cross * back
+    b[0, 0] = second / determinant
+    b[0, 1] = -cross / determinant
+    b[1, 0] = -back / determinant
+    b[1, 1] = first / determinant
 
 
 @kernel
-def iterate_local(model, local, column, absorbed):
-    """The local response equations for G > 1: column blocks solved exactly, their coupling iterated."""
+def solve_groups(model, local, rhs_s, rhs_t, self_share):
+    """:func:`apply_local` for G > 1."""
     groups = model.sizes.shape[0]
-    rhs_s = local.s[RHS + column]
-    rhs_t = local.t[RHS + column]
+    square = groups * groups
+    size = square + local.t.shape[1]
+    if size <= DENSE_LIMIT:
+        x = local.dense[size]
+        for g in range(groups):
+            for h in range(groups):
+                x[g * groups + h] = rhs_s[g, h]
+        for slot in range(local.t.shape[1]):
+            x[square + slot] = rhs_t[slot]
+        lu_solve(local.dense, size, local.swap, x)
+        for g in range(groups):
+            for h in range(groups):
+                rhs_s[g, h] = x[g * groups + h]
+        for slot in range(local.t.shape[1]):
+            rhs_t[slot] = x[square + slot]
+        return
     for g in range(groups):
         for h in range(groups):
             local.s[GIVEN, g, h] = rhs_s[g, h]
@@ -260,8 +353,9 @@ def iterate_local(model, local, column, absorbed):
             local.own[PAIR + 1, g] *= -local.own[WEIGHT, g]
             for h in range(groups):
                 local.other[PAIR + 1, g, h] *= -local.other[WEIGHT, g, h]
-            if absorbed:
-                local.own[PAIR + 1, g] = local.other[PAIR + 1, g, g]
+            local.own[PAIR + 1, g] = (
+                self_share * local.own[PAIR + 1, g] + (1.0 - self_share) * local.other[PAIR + 1, g, g]
+            )
         join(model, local.own[PAIR + 1], local.other[PAIR + 1], local.s[KERNEL], local.t[KERNEL])
         change = 0.0
         largest = 0.0
@@ -287,16 +381,14 @@ def iterate_local(model, local, column, absorbed):
                 else:
                     rhs_t[slot] = value
                 largest = max(largest, abs(value))
-        if change <= 1e-15 * largest:
+        if change <= 1e-13 * largest:
             break
 
 
 @inlined
-def apply_local(model, local, column, absorbed):
-    """Solve the local response equations for right-hand side number ``column``, in place."""
+def apply_local(model, local, rhs_s, rhs_t, self_share):
+    """Solve the local response equations for one right-hand side, in place."""
     groups = model.sizes.shape[0]
-    rhs_s = local.s[RHS + column]
-    rhs_t = local.t[RHS + column]
     if groups == 1:
         b = local.inverse[0]
         if model.slot[0] < 0:
@@ -307,22 +399,14 @@ def apply_local(model, local, column, absorbed):
             rhs_s[0, 0] = b[0, 0] * u + b[0, 1] * w
             rhs_t[0] = b[1, 0] * u + b[1, 1] * w
         return
-    iterate_local(model, local, column, absorbed)
+    solve_groups(model, local, rhs_s, rhs_t, self_share)
 
 
 @inlined
-def local_memory(model, local, a_t, a_s, r_s, r_t, column):
-    """S_R(t, s) of a response given in modes; leaves R_d, R_o in pair number ``column`` of ``local``."""
-    split(model, r_s, r_t, local.own[PAIR + column], local.other[PAIR + column])
-    return residual_memory(
-        model.sizes,
-        a_t,
-        a_s,
-        local.own[H + 1],
-        local.other[H + 1],
-        local.own[PAIR + column],
-        local.other[PAIR + column],
-    )
+def local_memory(model, local, a_t, a_s, r_s, r_t, own, other):
+    """S_R(t, s) of a response given in modes; leaves R_d, R_o in ``own``, ``other``."""
+    split(model, r_s, r_t, own, other)
+    return residual_memory(model.sizes, a_t, a_s, local.own[H + 1], local.other[H + 1], own, other)
 
 
 @inlined
@@ -411,7 +495,7 @@ def equal_time_response(model, local, a_now, a_loc, direction):
     slope = 0.0
     for iteration in range(60):
         last = converged or iteration == 59
-        s_r = local_memory(model, local, a_now, a_now, r_s, r_t, 0)
+        s_r = local_memory(model, local, a_now, a_now, r_s, r_t, local.own[PAIR], local.other[PAIR])
         if model.residual_sector:
             rho = 1.0 / (1.0 + s_r)
         equal_time_matrix(model, local, a_loc, rho)
@@ -439,17 +523,29 @@ def equal_time_response(model, local, a_now, a_loc, direction):
                 local.t[PAST, slot] = 0.0
                 local.t[RHS, slot] = 0.0
                 local.t[RHS + 1, slot] = 0.0
-        factor_local(model, local, a_loc, True)
-        apply_local(model, local, 0, True)
-        apply_local(model, local, 1, True)
+        factor_local(model, local, a_loc, 0.0)
+        for column in range(2):
+            apply_local(model, local, local.s[RHS + column], local.t[RHS + column], 0.0)
         slope = 0.0
         if model.residual_sector:
             if last:
                 for g in range(groups):
                     if model.slot[g] >= 0:
                         local.t[RHS, model.slot[g]] = local.t[DIAGONAL + 1, model.slot[g]]
-            free = local_memory(model, local, a_now, a_now, local.s[RHS], local.t[RHS], 1)
-            fed = local_memory(model, local, a_now, a_now, local.s[RHS + 1], local.t[RHS + 1], 1)
+            free = 0.0
+            fed = 0.0
+            for column in range(2):
+                free = fed
+                fed = local_memory(
+                    model,
+                    local,
+                    a_now,
+                    a_now,
+                    local.s[RHS + column],
+                    local.t[RHS + column],
+                    local.own[PAIR + 1],
+                    local.other[PAIR + 1],
+                )
             slope = -rho * rho * free / (1.0 + rho * rho * fed)
         for g in range(groups):
             for h in range(groups):
@@ -505,7 +601,7 @@ def covariance_tables(model, work, k, c_s, c_t):
         work.cov_own[2, k, g] = h2
 
 
-@kernel
+@entry
 def response_sweep(model, tables, work, local, n, al, guess, loc):
     """Rows n of R, R_A, S_R and of the memory kernel, with their derivatives along ``work.direction`` in A.
 
@@ -561,73 +657,100 @@ def response_sweep(model, tables, work, local, n, al, guess, loc):
         a_past = tables.a[k]
         c_r = guess.c_r[k]
         open_pair(model, local, work, k, guess.a, a_past, c_r)
-        # Superposition: response without R_A,nk (0), per unit of R_A,nk (1), and its derivative (2).
         for g in range(groups):
-            slot = model.slot[g]
-            local.own[PAIR + 1, g] = local.other[COUPLING, g, g] * local.own[H + 1, g]
             for h in range(groups):
-                local.other[PAIR + 1, g, h] = local.other[COUPLING, g, h] * local.other[H + 1, g, h]
                 local.s[PAST, g, h] = tables.r_s[k * groups + g, k * groups + h]
-                local.s[RHS, g, h] = -work.rows_s[SUM, g, k * groups + h]
-            if slot >= 0:
-                local.t[PAST, slot] = tables.r_t[slot, k, k]
-                local.t[RHS, slot] = -work.rows_t[SUM, slot, k]
-        factor_local(model, local, loc, False)
-        apply_local(model, local, 0, False)
+            if model.slot[g] >= 0:
+                local.t[PAST, model.slot[g]] = tables.r_t[model.slot[g], k, k]
+        factor_local(model, local, loc, 1.0)
+        # Superposition: response without R_A,nk (0), per unit of R_A,nk (1), and the derivative at fixed R_A,nk (2).
         rho = 0.0
+        rho_slope = 0.0
+        free = 0.0
+        fed = 0.0
         denominator = 1.0
-        if model.residual_sector:
-            join(model, local.own[PAIR + 1], local.other[PAIR + 1], local.s[KERNEL], local.t[KERNEL])
-            for g in range(groups):
-                for h in range(groups):
-                    value = 0.0
-                    for l in range(groups):
-                        value -= local.s[KERNEL, g, l] * local.s[PAST, l, h]
-                    local.s[RHS + 1, g, h] = value
-                if model.slot[g] >= 0:
-                    local.t[RHS + 1, model.slot[g]] = -local.t[KERNEL, model.slot[g]] * local.t[PAST, model.slot[g]]
-            apply_local(model, local, 1, False)
-            free = local_memory(model, local, guess.a, a_past, local.s[RHS], local.t[RHS], 0)
-            fed = local_memory(model, local, guess.a, a_past, local.s[RHS + 1], local.t[RHS + 1], 0)
-            denominator = 1.0 + tables.s_r[k, k] + rho_nn * fed
-            rho = -(work.rows[SUM_A, k] + rho_nn * free) / denominator
-            work.rows[S_R, k] = free + rho * fed
-        work.rows[R_A, k] = rho
-        for step in range(2):
-            response = rho
-            if step == 1:
+        for column in range(3):
+            if column == 0:
+                for g in range(groups):
+                    for h in range(groups):
+                        local.s[RHS, g, h] = -work.rows_s[SUM, g, k * groups + h]
+                    if model.slot[g] >= 0:
+                        local.t[RHS, model.slot[g]] = -work.rows_t[SUM, model.slot[g], k]
+            elif column == 1:
+                if not model.residual_sector:
+                    continue
+                for g in range(groups):
+                    local.own[PAIR + 1, g] = local.other[COUPLING, g, g] * local.own[H + 1, g]
+                    for h in range(groups):
+                        local.other[PAIR + 1, g, h] = local.other[COUPLING, g, h] * local.other[H + 1, g, h]
+                join(model, local.own[PAIR + 1], local.other[PAIR + 1], local.s[KERNEL], local.t[KERNEL])
+                for g in range(groups):
+                    for h in range(groups):
+                        value = 0.0
+                        for l in range(groups):
+                            value -= local.s[KERNEL, g, l] * local.s[PAST, l, h]
+                        local.s[RHS + 1, g, h] = value
+                    if model.slot[g] >= 0:
+                        slot = model.slot[g]
+                        local.t[RHS + 1, slot] = -local.t[KERNEL, slot] * local.t[PAST, slot]
+            else:
+                if model.residual_sector:
+                    denominator = 1.0 + tables.s_r[k, k] + rho_nn * fed
+                    rho = -(work.rows[SUM_A, k] + rho_nn * free) / denominator
+                    work.rows[S_R, k] = free + rho * fed
+                    for g in range(groups):
+                        for h in range(groups):
+                            local.s[RHS, g, h] += rho * local.s[RHS + 1, g, h]
+                        if model.slot[g] >= 0:
+                            local.t[RHS, model.slot[g]] += rho * local.t[RHS + 1, model.slot[g]]
                 for g in range(groups):
                     for h in range(groups):
                         value = -work.rows_s[SUM + 1, g, k * groups + h]
                         for l in range(groups):
-                            value -= local.s[MATRIX + 1, g, l] * work.rows_s[RESPONSE, l, k * groups + h]
-                        local.s[RHS, g, h] = value
+                            value -= local.s[MATRIX + 1, g, l] * local.s[RHS, l, h]
+                        local.s[RHS + 2, g, h] = value
                     if model.slot[g] >= 0:
-                        local.t[RHS, model.slot[g]] = (
-                            -work.rows_t[SUM + 1, model.slot[g], k]
-                            - work.vectors[DIRECTION, g] * work.rows_t[RESPONSE, model.slot[g], k]
+                        slot = model.slot[g]
+                        local.t[RHS + 2, slot] = (
+                            -work.rows_t[SUM + 1, slot, k] - work.vectors[DIRECTION, g] * local.t[RHS, slot]
                         )
-                apply_local(model, local, 0, False)
-                response = 0.0
-                if model.residual_sector:
-                    free = local_memory(model, local, guess.a, a_past, local.s[RHS], local.t[RHS], 0)
-                    response = -(work.rows[SUM_A + 1, k] + slope_nn * work.rows[S_R, k] + rho_nn * free) / denominator
-                work.rows[R_A + 1, k] = response
-            for g in range(groups):
-                for h in range(groups):
-                    if model.residual_sector:
-                        local.s[RHS, g, h] += response * local.s[RHS + 1, g, h]
-                    work.rows_s[RESPONSE + step, g, k * groups + h] = local.s[RHS, g, h]
-                if model.slot[g] >= 0:
-                    if model.residual_sector:
-                        local.t[RHS, model.slot[g]] += response * local.t[RHS + 1, model.slot[g]]
-                    work.rows_t[RESPONSE + step, model.slot[g], k] = local.t[RHS, model.slot[g]]
-            split(model, local.s[RHS], local.t[RHS], local.own[PAIR], local.other[PAIR])
+            apply_local(model, local, local.s[RHS + column], local.t[RHS + column], 1.0)
+            if model.residual_sector:
+                value = local_memory(
+                    model,
+                    local,
+                    guess.a,
+                    a_past,
+                    local.s[RHS + column],
+                    local.t[RHS + column],
+                    local.own[PAIR],
+                    local.other[PAIR],
+                )
+                if column == 0:
+                    free = value
+                elif column == 1:
+                    fed = value
+                else:
+                    rho_slope = -(work.rows[SUM_A + 1, k] + slope_nn * work.rows[S_R, k] + rho_nn * value) / denominator
+                    for g in range(groups):
+                        for h in range(groups):
+                            local.s[RHS + 2, g, h] += rho_slope * local.s[RHS + 1, g, h]
+                        if model.slot[g] >= 0:
+                            local.t[RHS + 2, model.slot[g]] += rho_slope * local.t[RHS + 1, model.slot[g]]
+        work.rows[R_A, k] = rho
+        work.rows[R_A + 1, k] = rho_slope
+        for step in range(2):
+            solution_s = local.s[RHS + 2 * step]
+            solution_t = local.t[RHS + 2 * step]
+            response = rho if step == 0 else rho_slope
+            split(model, solution_s, solution_t, local.own[PAIR], local.other[PAIR])
             memory_modes(model, local, response, c_r)
             for g in range(groups):
                 for h in range(groups):
+                    work.rows_s[RESPONSE + step, g, k * groups + h] = solution_s[g, h]
                     work.rows_s[MEMORY + step, g, k * groups + h] = local.s[KERNEL, g, h]
                 if model.slot[g] >= 0:
+                    work.rows_t[RESPONSE + step, model.slot[g], k] = solution_t[model.slot[g]]
                     work.rows_t[MEMORY + step, model.slot[g], k] = local.t[KERNEL, model.slot[g]]
             # This k now acts on every earlier one.
             for l in range(groups):
@@ -730,7 +853,7 @@ def correlation_rows(model, tables, work, local, n, al, guess, image, loc, rho):
                 local.t[PAST, slot] = tables.r_t[slot, j, j]
             for h in range(groups):
                 local.s[PAST, g, h] = tables.r_s[j * groups + h, j * groups + g]
-        factor_local(model, local, loc, False)
+        factor_local(model, local, loc, 1.0)
         # N_nj and its linear part at the guess.
         noise_modes(model, tables, work, local, n, j, guess.a, c_r)
         for g in range(groups):
@@ -755,7 +878,7 @@ def correlation_rows(model, tables, work, local, n, al, guess, image, loc, rho):
                 value = dot(work.rows_t[NOISE, slot], tables.r_t[slot, j], j)
                 value += (work.rows_t[NOISE, slot, j] - local.t[KERNEL, slot]) * local.t[PAST, slot]
                 local.t[RHS, slot] = value - work.rows_t[OUT, slot, j]
-        apply_local(model, local, 0, False)
+        apply_local(model, local, local.s[RHS], local.t[RHS], 1.0)
         for g in range(groups):
             for h in range(groups):
                 image.c_s[g, j * groups + h] = local.s[RHS, g, h]
@@ -947,55 +1070,57 @@ class Acceleration(NamedTuple):
 
 
 @entry
+def update_row(model, tables, work, local, memory, n, al, guess, image, loc):
+    """Everything after the response sweep: image of the guess, and A. Returns the scaled change."""
+    groups = model.sizes.shape[0]
+    latents = model.exponents.shape[1]
+    for g in range(groups):
+        for i in range(latents):
+            local.latent[i] = guess.v[g, i] / model.roots[g]
+        local.own[OVERLAP, g] = overlap_and_gradient(
+            model.exponents, model.coefficients, local.latent, local.gradient[g]
+        )
+        local.own[PREVIOUS, g] = loc[g]
+    rho = 0.0
+    rho_slope = 0.0
+    for k in range(n + 1):
+        rho += work.rows[R_A, k]
+        rho_slope += work.rows[R_A + 1, k]
+        noise_modes(model, tables, work, local, n, k, guess.a, guess.c_r[k])
+    newton_step(model, work, local, n, al, guess, loc, rho, rho_slope)
+    if model.residual_sector:
+        rho = 0.0
+        for k in range(n + 1):
+            rho += work.rows[R_A, k]
+        residual_row(model, tables, work, n, guess, local.own[OVERLAP], image.c_r)
+        noise_modes(model, tables, work, local, n, n, guess.a, image.c_r[n])
+    else:
+        for k in range(n + 1):
+            image.c_r[k] = 1.0
+    correlation_rows(model, tables, work, local, n, al, guess, image, loc, rho)
+    equal_time_rows(model, work, local, n, al, guess, image, rho)
+    second_layer(model, tables, work, local, n, al, guess, image, rho)
+    change = 0.0
+    for g in range(groups):
+        change = max(change, LOC_WEIGHT * abs(loc[g] - local.own[PREVIOUS, g]) / loc[g])
+    for p in range(guess.flat.shape[0]):
+        value = abs(image.flat[p] - guess.flat[p]) * memory.scale[p]
+        if not value <= change:  # also true for NaN
+            change = value
+    return change
+
+
 def solve_row(model, tables, work, local, memory, n, al, guess, image, loc, wanted, enough, max_iterations):
     """Iterate row n from ``guess`` to a fixed point: to a change ``wanted``, or after a while ``enough``.
 
     Returns (converged, iterations, last change); on success ``image`` and ``work`` hold the row of every function.
+    The loop itself is not compiled: three calls an iteration cost little, compiling it twice would cost seconds.
     """
-    groups = model.sizes.shape[0]
-    latents = model.exponents.shape[1]
     change = np.inf
     for iteration in range(max_iterations):
-        for g in range(groups):
-            if not loc[g] > 0.0:
-                return False, iteration, np.inf
-        if not response_sweep(model, tables, work, local, n, al, guess, loc):
+        if not np.all(loc > 0.0) or not response_sweep(model, tables, work, local, n, al, guess, loc):
             return False, iteration, np.inf
-        for g in range(groups):
-            for i in range(latents):
-                local.latent[i] = guess.v[g, i] / model.roots[g]
-            local.own[OVERLAP, g] = overlap_and_gradient(
-                model.exponents, model.coefficients, local.latent, local.gradient[g]
-            )
-        rho = 0.0
-        rho_slope = 0.0
-        for k in range(n + 1):
-            rho += work.rows[R_A, k]
-            rho_slope += work.rows[R_A + 1, k]
-        for k in range(n + 1):
-            noise_modes(model, tables, work, local, n, k, guess.a, guess.c_r[k])
-        for g in range(groups):
-            local.own[PREVIOUS, g] = loc[g]
-        newton_step(model, work, local, n, al, guess, loc, rho, rho_slope)
-        if model.residual_sector:
-            rho = 0.0
-            for k in range(n + 1):
-                rho += work.rows[R_A, k]
-            residual_row(model, tables, work, n, guess, local.own[OVERLAP], image.c_r)
-            noise_modes(model, tables, work, local, n, n, guess.a, image.c_r[n])
-        else:
-            for k in range(n + 1):
-                image.c_r[k] = 1.0
-        correlation_rows(model, tables, work, local, n, al, guess, image, loc, rho)
-        equal_time_rows(model, work, local, n, al, guess, image, rho)
-        second_layer(model, tables, work, local, n, al, guess, image, rho)
-        change = 0.0
-        for g in range(groups):
-            change = max(change, LOC_WEIGHT * abs(loc[g] - local.own[PREVIOUS, g]) / loc[g])
-        for p in range(guess.flat.shape[0]):
-            value = abs(image.flat[p] - guess.flat[p]) * memory.scale[p]
-            if not value <= change:  # also true for NaN
-                change = value
+        change = update_row(model, tables, work, local, memory, n, al, guess, image, loc)
         if not np.isfinite(change):
             return False, iteration + 1, change
         if change <= wanted or (iteration >= PATIENCE and change <= enough):
@@ -1045,16 +1170,22 @@ def bulk_gap(model, local, a_now, c_r, g, point, direction):
     """A - L_loc,nn(A) of group g at A = exp(point), everything else on the row frozen."""
     for h in range(model.sizes.shape[0]):
         local.own[TRIAL, h] = np.exp(point)
-    rho, _, _ = equal_time_response(model, local, a_now, local.own[TRIAL], direction)
+    rho, _, converged = equal_time_response(model, local, a_now, local.own[TRIAL], direction)
+    if not converged:
+        return np.inf
     return np.exp(point) - memory_diagonal(model, local, rho, c_r, g)
+
+
+SECTIONS = 24
+"""Golden sections in ln A: a bracket of e^28 shrinks to e^0.0003, and the minimum is known to its square."""
 
 
 @entry
 def bulk_growth_rate(model, work, local, n, guess):
-    """Growth rate of the most unstable bulk mode, ``max_g [nu_g - min_A (A - L_loc(A))]`` up to sign.
+    """Growth rate of the most unstable bulk mode, ``max_g [min_A (A - L_loc,nn(A)) - nu_g]``.
 
-    The bulk of the local Hessian starts at ``min_A [A - L_loc(A)] - nu``; minus that is returned, positive while the
-    flow still descends along bulk directions. Golden-section search in ln A. Needs the tables of row n.
+    The bulk of the local Hessian starts at minus that: positive while the flow still descends along bulk directions,
+    falling to zero at marginal stability. Golden-section search in ln A. Needs the tables of row n.
     """
     groups = model.sizes.shape[0]
     open_pair(model, local, work, n, guess.a, guess.a, guess.c_r[n])
@@ -1066,22 +1197,28 @@ def bulk_growth_rate(model, work, local, n, guess):
             continue
         low = -14.0
         high = 14.0 + np.log(1.0 + scale)
-        x1 = high - ratio * (high - low)
-        x2 = low + ratio * (high - low)
-        f1 = bulk_gap(model, local, guess.a, guess.c_r[n], g, x1, work.vectors[DIRECTION])
-        f2 = bulk_gap(model, local, guess.a, guess.c_r[n], g, x2, work.vectors[DIRECTION])
-        while high - low > 1e-3:
-            if f1 < f2:
-                high = x2
-                x2 = x1
-                f2 = f1
-                x1 = high - ratio * (high - low)
-                f1 = bulk_gap(model, local, guess.a, guess.c_r[n], g, x1, work.vectors[DIRECTION])
+        lower = np.inf
+        x = high - ratio * (high - low)
+        side = 0  # two points, then one new one for each shrinking of the bracket
+        f1 = np.inf
+        f2 = np.inf
+        for step in range(SECTIONS):
+            value = bulk_gap(model, local, guess.a, guess.c_r[n], g, x, work.vectors[DIRECTION])
+            lower = min(lower, value)
+            if side == 0:
+                f1 = value
             else:
-                low = x1
-                x1 = x2
+                f2 = value
+            if step == 0:
+                side = 1
+            elif f1 < f2:
+                high = low + ratio * (high - low)
+                f2 = f1
+                side = 0
+            else:
+                low = high - ratio * (high - low)
                 f1 = f2
-                x2 = low + ratio * (high - low)
-                f2 = bulk_gap(model, local, guess.a, guess.c_r[n], g, x2, work.vectors[DIRECTION])
-        fastest = max(fastest, work.vectors[NU, g] - min(f1, f2))
+                side = 1
+            x = high - ratio * (high - low) if side == 0 else low + ratio * (high - low)
+        fastest = max(fastest, lower - work.vectors[NU, g])
     return fastest

@@ -84,27 +84,25 @@ class StepController:
             b, of the most unstable bulk mode; no constraint when it is not positive.
         """
         self.rows_at_order += 1
+        limit = self.first_step + self.relative_step * time
+        if growth_rate > 0.0:
+            limit = min(limit, self.stability / growth_rate)
         factors = {
             trial: self.safety * (self.tolerance / max(error, 1e-3 * self.tolerance**2)) ** (1.0 / (trial + 1))
             for trial, error in errors.items()
             if trial <= min(self.max_order, MAX_ORDER)
         }
         best = order
-        if not self.fixed_order and self.rows_at_order > order:
-            for trial, factor in factors.items():
-                reach = min(factor, MAX_GROWTH[trial])
-                if reach > 1.02 * min(factors[best], MAX_GROWTH[best]) or (
-                    # Growth-limited at both orders: the higher one leaves the smaller error.
-                    trial > best and factor > factors[best] and reach >= min(factors[best], MAX_GROWTH[best])
-                ):
-                    best = trial
-        elif self.fixed_order:
+        if self.fixed_order:
             best = self.max_order
+        elif self.rows_at_order > order:
+            reach = {trial: min(factor, MAX_GROWTH[trial], limit / step) for trial, factor in factors.items()}
+            for trial in reach:
+                # The longer step; where something else than the error limits both, the smaller error.
+                if reach[trial] > 1.02 * reach[best] or (trial > best and reach[trial] > 0.999 * reach[best]):
+                    best = trial
         if best != order:
             self.rows_at_order = 0
         factor = max(0.3, min(factors.get(best, factors[order]), MAX_GROWTH[max(best, 1)]))
-        limit = self.first_step + self.relative_step * time
-        if growth_rate > 0.0:
-            limit = min(limit, self.stability / growth_rate)
         self.order = best
         self.step = min(step * factor, limit)
