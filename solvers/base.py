@@ -73,7 +73,7 @@ class Options:
     method: str
     times: tuple[float, ...] = ()
     max_rows: int = 20_000
-    max_history: int = 500
+    max_history: int = 600
     config_text: str = field(default="", compare=False)
 
     def to_dict(self) -> dict[str, Any]:

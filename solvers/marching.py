@@ -40,7 +40,7 @@ ROW_TOLERANCE = 1e-3
 """Convergence of a row over its local error."""
 FIRST_STEP = 1e-6
 """First step over the fastest time scale: the formula starts at order 1."""
-THIN_SPACING = 1.0
+THIN_SPACING = 0.5
 RESIDUAL_FLOOR = 1e-9
 """e_tr is controlled relatively down to this fraction of its initial value, absolutely below."""
 RESIDUAL_NOISE = 5e-15
