@@ -103,13 +103,17 @@ def _title(solution: Solution) -> str:
     if not formulation.residual_sector:
         return "gradient flow of the spherical p-spin model"
     groups = f", {formulation.groups} groups" if formulation.groups > 1 else ""
-    return rf"$m$ = {formulation.width}{groups}, $n/(md)$ = {formulation.alpha:g}"
+    noise = getattr(solution.problem, "noise_std", 0.0)
+    return rf"$m$ = {formulation.width}{groups}, $\alpha = n/(md)$ = {formulation.alpha:g}, $\tau$ = {noise:g}"
 
 
 def _errors(panel: Axes, solution: Solution) -> None:
     t, train, test = solution.t, solution.train_error, solution.test_error
     panel.plot(t, test, color=_ORANGE, label="test error")
     panel.plot(t, train, color=_BLUE, label="train error")
+    noise = getattr(solution.problem, "noise_std", 0.0)
+    if noise > 0.0:  # the Bayes error: no network tests better
+        panel.axhline(0.5 * noise**2, color=_GREY, lw=0.7, ls=":", zorder=0, label=r"noise level $\tau^2/2$")
     panel.set_ylabel("error")
     # A train error that falls to zero is the story; the decades of its tail are not, so the axis is linear. The room
     # above the curves is for the label of the minimum.

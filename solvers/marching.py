@@ -20,8 +20,7 @@ from solvers.row import (
     NOISE,
     RESPONSE,
     Guess,
-    bulk_growth_rate,
-    local_from_nu,
+    prepare_row,
     solve_row,
     split,
 )
@@ -125,7 +124,9 @@ class Marcher:
             weights = extrapolation(past[1:], time, 2)
             nu = weights @ history.nu[n - 1 : n - 1 - len(weights) : -1]
         self._set_scale(guess, scale)
-        local_from_nu(history.model, history.work, history.local, n, step.derivative[0], guess, history.loc, nu)
+        self.growth_rate = prepare_row(
+            history.model, history.work, history.local, n, step.derivative[0], guess, history.loc, nu
+        )
         predicted = history.views(guess.flat.copy(), n)
         self.wanted = self._wanted(guess)
         converged, iterations, self.last_change = solve_row(
@@ -211,12 +212,11 @@ class Marcher:
         return distance
 
     def accept(self, time: float) -> float:
-        """Append the row last solved; returns the growth rate of the most unstable bulk mode there."""
+        """Append the row last solved; returns the growth rate of the most unstable bulk mode, as predicted for it."""
         history = self.history
         image = history.image()
-        growth = bulk_growth_rate(history.model, history.work, history.local, history.rows, image)
         history.append(time, image, self.step.derivative)
-        return float(growth)
+        return float(self.growth_rate)
 
 
 @dataclass

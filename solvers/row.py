@@ -1142,68 +1142,60 @@ def solve_row(model, tables, work, local, memory, n, al, guess, image, loc, want
     return False, max_iterations, change
 
 
-@entry
-def local_from_nu(model, work, local, n, al0, guess, loc, nu):
-    """A on row n from a prediction of nu: the larger root of A = al_0 + nu + L_loc,nn(A), written to ``loc``."""
-    groups = model.sizes.shape[0]
-    covariance_tables(model, work, n, guess.c_s, guess.c_t)
-    open_pair(model, local, work, n, guess.a, guess.a, guess.c_r[n])
-    for g in range(groups):
-        loc[g] = al0 + max(nu[g], 0.0)
-    for _ in range(100):
-        rho, _, _ = equal_time_response(model, local, guess.a, loc, work.vectors[DIRECTION])
-        change = 0.0
-        for g in range(groups):
-            value = al0 + nu[g] + memory_diagonal(model, local, rho, guess.c_r[n], g)
-            if not value > 0.5 * loc[g]:
-                value = 0.5 * loc[g]
-            change = max(change, abs(value / loc[g] - 1.0))
-            local.own[COLUMN, g] = value
-        for g in range(groups):
-            loc[g] = local.own[COLUMN, g]
-        if change < 1e-10:
-            break
-
-
-@kernel
-def bulk_gap(model, local, a_now, c_r, g, point, direction):
-    """A - L_loc,nn(A) of group g at A = exp(point), everything else on the row frozen."""
-    for h in range(model.sizes.shape[0]):
-        local.own[TRIAL, h] = np.exp(point)
-    rho, _, converged = equal_time_response(model, local, a_now, local.own[TRIAL], direction)
-    if not converged:
-        return np.inf
-    return np.exp(point) - memory_diagonal(model, local, rho, c_r, g)
-
-
 SECTIONS = 24
 """Golden sections in ln A: a bracket of e^28 shrinks to e^0.0003, and the minimum is known to its square."""
 
 
 @entry
-def bulk_growth_rate(model, work, local, n, guess):
-    """Growth rate of the most unstable bulk mode, ``max_g [min_A (A - L_loc,nn(A)) - nu_g]``.
+def prepare_row(model, work, local, n, al0, guess, loc, nu):
+    """A on row n from a prediction of nu, into ``loc``, and the growth rate of the most unstable bulk mode.
 
-    The bulk of the local Hessian starts at minus that: positive while the flow still descends along bulk directions,
-    falling to zero at marginal stability. Golden-section search in ln A. Needs the tables of row n.
+    A is the larger root of A = al_0 + nu + L_loc,nn(A), approached from above. The bulk of the local Hessian starts
+    at ``nu - min_A [A - L_loc,nn(A)]``; its negative is returned (the largest over the groups), positive while the
+    flow still descends along bulk directions and falling to zero at marginal stability. Golden-section search in ln A,
+    with everything but A frozen at the guess. One compiled function for both: they share the equal-time equation.
     """
     groups = model.sizes.shape[0]
+    covariance_tables(model, work, n, guess.c_s, guess.c_t)
     open_pair(model, local, work, n, guess.a, guess.a, guess.c_r[n])
+    trial = local.own[TRIAL]
     fastest = -np.inf
     ratio = 0.6180339887498949
-    for g in range(groups):
-        scale = local.own[WEIGHT, g] + abs(local.other[COUPLING, g, g] * local.own[H + 1, g])
-        if not scale > 0.0:
-            continue
+    for g in range(-1, groups):  # -1: the root, for all groups together; g >= 0: the edge of group g
         low = -14.0
-        high = 14.0 + np.log(1.0 + scale)
-        lower = np.inf
-        x = high - ratio * (high - low)
-        side = 0  # two points, then one new one for each shrinking of the bracket
+        high = 14.0
         f1 = np.inf
         f2 = np.inf
-        for step in range(SECTIONS):
-            value = bulk_gap(model, local, guess.a, guess.c_r[n], g, x, work.vectors[DIRECTION])
+        lower = np.inf
+        side = 0  # two points, then one new one for each shrinking of the bracket
+        if g >= 0:
+            scale = local.own[WEIGHT, g] + abs(local.other[COUPLING, g, g] * local.own[H + 1, g])
+            if not scale > 0.0:
+                continue
+            high += np.log(1.0 + scale)
+        x = high - ratio * (high - low)
+        for h in range(groups):
+            trial[h] = al0 + max(nu[h], 0.0)
+        for step in range(100 if g < 0 else SECTIONS):
+            if g >= 0:
+                for h in range(groups):
+                    trial[h] = np.exp(x)
+            rho, _, converged = equal_time_response(model, local, guess.a, trial, work.vectors[DIRECTION])
+            if g < 0:
+                change = 0.0
+                for h in range(groups):
+                    value = al0 + nu[h] + memory_diagonal(model, local, rho, guess.c_r[n], h)
+                    if not value > 0.5 * trial[h]:
+                        value = 0.5 * trial[h]
+                    change = max(change, abs(value / trial[h] - 1.0))
+                    local.own[COLUMN, h] = value
+                for h in range(groups):
+                    trial[h] = local.own[COLUMN, h]
+                    loc[h] = trial[h]
+                if change < 1e-10:
+                    break
+                continue
+            value = trial[g] - memory_diagonal(model, local, rho, guess.c_r[n], g) if converged else np.inf
             lower = min(lower, value)
             if side == 0:
                 f1 = value
@@ -1220,5 +1212,6 @@ def bulk_growth_rate(model, work, local, n, guess):
                 f1 = f2
                 side = 1
             x = high - ratio * (high - low) if side == 0 else low + ratio * (high - low)
-        fastest = max(fastest, lower - work.vectors[NU, g])
+        if g >= 0:
+            fastest = max(fastest, lower - nu[g])
     return fastest
