@@ -2,12 +2,13 @@
 
 An engine is a class with a constructor ``Engine(problem, options)`` and a method
 
-    run(progress, checkpoint) -> Solution
+    run(progress, checkpointer, resume) -> Solution
 
 It must (1) start from ``problem.formulation()`` and nothing else; (2) reach ``options.t_final`` at relative accuracy
 ``options.rtol`` or stop with a status, a sentence that says where and what to try, and all rows up to there;
 (3) call ``progress`` after every accepted row; (4) write a checkpoint from which a resumed run gives the same
-numbers, bit for bit. Register it in :data:`solvers.ENGINES`; nothing else changes.
+numbers, bit for bit. Add its names to
+``solvers.METHODS`` and its class to ``solvers._engine``.
 """
 
 from __future__ import annotations

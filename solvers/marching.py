@@ -34,7 +34,7 @@ FloatArray = NDArray[np.float64]
 
 MAX_ITERATIONS = 40
 LOCAL_TOLERANCE = 0.15
-"""Local error of a row over the accuracy asked of the curves (measured: docs/accuracy.md)."""
+"""Local error of a row over the accuracy asked of the curves (measured: docs/performance.md)."""
 ROW_TOLERANCE = 1e-3
 """Convergence of a row over its local error."""
 FIRST_STEP = 1e-6
@@ -45,7 +45,7 @@ RESIDUAL_FLOOR = 1e-9
 RESIDUAL_NOISE = 5e-15
 """Rounding error of e_tr over its initial value: C_r = R_A Q R_A^T is a small difference of large terms."""
 ROUNDING = 5e-11
-"""Row change below which rounding may stop the iteration of a stiff row."""
+"""Least of the sufficient accuracies of a row: below it rounding may stop the iteration of a stiff one."""
 
 
 class RowFailedError(Exception):

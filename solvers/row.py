@@ -114,7 +114,7 @@ LOC_WEIGHT = 1e-2
 
 
 PATIENCE = 12
-"""Iterations after which a row that rounding keeps from the wanted accuracy is taken at the sufficient one."""
+"""Iterations after which a row is taken at the sufficient accuracy instead of the wanted one."""
 
 
 class Guess(NamedTuple):
@@ -469,7 +469,7 @@ def equal_time_matrix(model, local, a_loc, rho):
 def equal_time_response(model, local, a_now, a_loc, direction):
     """R_nn from M R_S = 1 with M = diag(A) + sqrt(sizes sizes) L_o,nn and R_A,nn = 1/(1 + S_R,nn), by Newton.
 
-    Needs :func:`open_pair` at (n, n). Fills ``local.r_s``, ``local.r_t`` with R_nn and its derivative along
+    Needs :func:`open_pair` at (n, n). Fills the DIAGONAL slots of ``local`` with R_nn and its derivative along
     ``direction`` in A, and ``local.s[MATRIX]`` with M. Returns R_A,nn, its derivative and whether Newton converged.
     """
     groups = model.sizes.shape[0]
@@ -603,7 +603,7 @@ def covariance_tables(model, work, k, c_s, c_t):
 
 @entry
 def response_sweep(model, tables, work, local, n, al, guess, loc):
-    """Rows n of R, R_A, S_R and of the memory kernel, with their derivatives along ``work.direction`` in A.
+    """Rows n of R, R_A, S_R and of the memory kernel, with their derivatives along ``work.vectors[DIRECTION]`` in A.
 
     (1 + S_R) o R_A = delta is used in the form R_A o (1 + S_R) = delta, so that R_A,nk and hence L_nk are linear in
     R_nk once every later k is known: k runs from n down to 0.
