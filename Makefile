@@ -18,7 +18,8 @@ help:
 	@echo "make test       the quick test suite"
 	@echo "make test-slow  the long checks"
 	@echo "make bench      the benchmarks: time, memory, accuracy"
-	@echo "make figures    solve and draw every ready configuration: out/figures/"
+	@echo "make figures    solve, simulate, compare and draw every ready configuration: out/figures/; goes on where it"
+	@echo "                stopped; NAMES=\"mu_fig0 agree\" takes those whose names begin so"
 	@echo "make lint       ruff, mypy, import-linter"
 	@echo "make clean      remove everything that make has made, .venv included"
 
@@ -33,13 +34,10 @@ test-slow: $(VENV)/installed-test
 
 bench: $(VENV)/installed-test
 	$(BIN)/python -m bench
+	$(BIN)/python -m bench.simulation
 
 figures: $(VENV)/installed
-	mkdir -p out/figures
-	set -e; for config in data/configs/*.toml; do \
-	    run=out/figures/$$(basename $$config .toml).h5; \
-	    echo "== $$config"; $(BIN)/dmft solve $$config --out $$run; $(BIN)/dmft plot $$run; \
-	done
+	$(BIN)/python -m validation.gallery --out out/figures $(NAMES)
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check .

@@ -20,10 +20,12 @@ if TYPE_CHECKING:
     from dmft.activations import Activation
     from dmft.files import load
     from dmft.problems import GeneralProblem, GroupedProblem, PSpinProblem, SymmetricProblem
+    from dmft.simulation import Simulation
     from dmft.solution import Solution
     from dmft.status import Status
     from dmft.targets import Target
     from solvers import solve
+    from validation import compare, simulate
 
 __version__ = "0.1.0"
 
@@ -32,12 +34,15 @@ __all__ = [
     "GeneralProblem",
     "GroupedProblem",
     "PSpinProblem",
+    "Simulation",
     "Solution",
     "Status",
     "SymmetricProblem",
     "Target",
     "__version__",
+    "compare",
     "load",
+    "simulate",
     "solve",
 ]
 
@@ -46,11 +51,14 @@ _HOME = {
     "GeneralProblem": "dmft.problems",
     "GroupedProblem": "dmft.problems",
     "PSpinProblem": "dmft.problems",
+    "Simulation": "dmft.simulation",
     "Solution": "dmft.solution",
     "Status": "dmft.status",
     "SymmetricProblem": "dmft.problems",
     "Target": "dmft.targets",
+    "compare": "validation",
     "load": "dmft.files",
+    "simulate": "validation",
     "solve": "solvers",
 }
 

@@ -19,12 +19,18 @@ FLAGS = {"contract", "reassoc", "arcp", "nsz"}
 
 _COMMON: dict[str, Any] = {"cache": True, "error_model": "numpy", "_nrt": False}
 _OUTER: dict[str, Any] = {"no_cfunc_wrapper": True}
+_WITH_BLAS: dict[str, Any] = {"cache": True, "error_model": "numpy", "no_cfunc_wrapper": True, "nogil": True}
 _INNER: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 
 def entry(function: F) -> F:
     """A compiled function that Python calls."""
     return nb.njit(**_COMMON, **_OUTER)(function)
+
+
+def blas_entry(function: F) -> F:
+    """An entry that multiplies matrices: numba's products of arrays need its reference counting."""
+    return nb.njit(**_WITH_BLAS)(function)
 
 
 def kernel(function: F) -> F:

@@ -577,6 +577,14 @@ def _project(function: Callable[[FloatArray], ArrayLike], degree: int) -> _Serie
     return _Series(s, variance)
 
 
+def hermite_values(degree: int, x: FloatArray) -> list[FloatArray]:
+    """Orthonormal Hermite polynomials he_0 to he_degree at ``x``."""
+    values = [np.ones(x.shape), x]
+    for k in range(1, degree):
+        values.append((x * values[k] - math.sqrt(k) * values[k - 1]) / math.sqrt(k + 1))
+    return values[: degree + 1]
+
+
 def _hermite_sum(s: FloatArray, x: FloatArray) -> FloatArray:
     """sum_k s_k he_k(x) by the three-term recurrence of the orthonormal polynomials."""
     total: FloatArray = np.zeros(x.shape)

@@ -1,8 +1,10 @@
 """Run configurations: TOML in, a checked problem and solve options out.
 
 The keys of ``[model]`` are ``kind`` and the parameters of that kind of problem, so a new problem needs nothing here;
-those of ``[solve]`` are the fields of `SolveOptions`. Every key is checked before anything is computed, and a key that
-is not known is refused with the nearest known spelling.
+those of ``[solve]`` are the fields of `SolveOptions`, those of ``[simulate]`` (a table, or several as ``[[simulate]]``)
+those of `SimulateOptions`. ``[sweep]`` lists values for some keys, ``"model.width" = [16, 64]``, one member of the
+sweep for each place in the lists. Every key is checked before anything is computed, and a key that is not known is
+refused with the nearest known spelling.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import difflib
 import itertools
 import json
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields
@@ -23,8 +26,7 @@ from dmft.targets import Target
 
 Table = dict[str, Any]
 
-_SIMULATE_KEYS = ("dimension", "replicas", "model", "optimizer", "step", "batch", "t_final", "seed")
-_SECTIONS = ("model", "solve", "simulate")
+_SECTIONS = ("model", "solve", "simulate", "sweep")
 
 
 class ConfigError(ValueError):
@@ -72,6 +74,44 @@ class SolveOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SimulateOptions:
+    """A ``[simulate]`` table: arguments of `dmft.simulate`, which checks them; None leaves its default.
+
+    Attributes
+    ----------
+    dimension : int or list of int
+        Input dimensions.
+    t_final : float
+        Time to reach; that of ``[solve]`` when it is not given.
+    """
+
+    dimension: Any
+    t_final: float
+    replicas: Any = None
+    model: Any = None
+    optimizer: Any = None
+    step: Any = None
+    learning_rate: Any = None
+    batch: Any = None
+    times: Any = None
+    pair_times: Any = None
+    seed: Any = None
+    rtol: Any = None
+    test_samples: Any = None
+    precision: Any = None
+
+    @property
+    def dimensions(self) -> list[Any]:
+        """The dimensions as a list."""
+        return list(self.dimension) if isinstance(self.dimension, list) else [self.dimension]
+
+    def arguments(self) -> dict[str, Any]:
+        """Keyword arguments of `dmft.simulate` besides ``dimension``, those that were given."""
+        values = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "dimension"}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
 class Config:
     """A checked configuration.
 
@@ -81,6 +121,8 @@ class Config:
         The problem of the ``[model]`` table.
     solve : SolveOptions
         The ``[solve]`` table.
+    simulate : tuple of SimulateOptions
+        The ``[simulate]`` tables.
     text : str
         TOML text that gives this configuration again: the file verbatim, or the merged tables when something was
         overridden.
@@ -90,11 +132,13 @@ class Config:
 
     problem: problems.Problem
     solve: SolveOptions
+    simulate: tuple[SimulateOptions, ...]
     text: str
     name: str
 
 
 _SOLVE_KEYS = tuple(field.name for field in fields(SolveOptions))
+_SIMULATE_KEYS = tuple(field.name for field in fields(SimulateOptions))
 
 
 def read(source: str | Path, overrides: Iterable[str] = ()) -> Config:
@@ -114,30 +158,79 @@ def read(source: str | Path, overrides: Iterable[str] = ()) -> Config:
     TypeError, ValueError
         If a value is refused by the problem, the activation, the target or `SolveOptions`.
     """
+    text, name = _text(source)
+    return parse(text, overrides, name=name)
+
+
+def read_members(source: str | Path, overrides: Iterable[str] = ()) -> list[Config]:
+    """Read the members of a sweep, or the one configuration where there is no ``[sweep]``.
+
+    Members are named after the first key that is swept, ``fig02-width16``, and their place too where its values repeat.
+    Arguments and errors as in `read`.
+    """
+    text, name = _text(source)
+    overrides = list(overrides)
+    sweep = _tables(text, overrides).get("sweep", {})
+    if not isinstance(sweep, dict):
+        raise ConfigError(f"sweep must be a table, [sweep], not {_validate.shown(sweep)}.")
+    if not sweep:
+        return [parse(text, overrides, name=name)]
+    _check_sweep(sweep)
+    first = next(iter(sweep))
+    labels = [re.sub(r"[^\w.+-]+", "_", str(value)) for value in sweep[first]]  # part of file names
+    if len(set(labels)) < len(labels):
+        labels = [f"{label}-{place}" for place, label in enumerate(labels, start=1)]
+    members = []
+    for place, label in enumerate(labels):
+        chosen = [f"{key}={_toml(values[place])}" for key, values in sweep.items()]
+        without = [f"sweep.{_key(key)}=" for key in sweep]
+        member = f"{name}-{first.rpartition('.')[2]}{label}"
+        members.append(parse(text, [*overrides, *without, *chosen], name=member))
+    return members
+
+
+def _check_sweep(sweep: Table) -> None:
+    lengths = set()
+    for key, values in sweep.items():
+        if key.count(".") < 1:
+            raise ConfigError(f'[sweep] keys are section.key, such as "model.width", not {_validate.shown(key)}.')
+        if not isinstance(values, list) or not values:
+            raise ConfigError(f"[sweep] {key} must be a list of values, not {_validate.shown(values)}.")
+        lengths.add(len(values))
+    if len(lengths) > 1:
+        raise ConfigError(f"[sweep] lists must have the same length, not {_list(map(str, sorted(lengths)))}.")
+
+
+def _text(source: str | Path) -> tuple[str, str]:
+    """TOML text of a file or ready configuration, and its name."""
     path = _locate(source)
     try:
-        text = path.read_bytes().decode("utf-8")
+        return path.read_bytes().decode("utf-8"), path.stem
     except OSError as error:
         raise ConfigError(f"cannot be read: {error.strerror}.") from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"not UTF-8 text (byte {error.start}).") from None
-    return parse(text, overrides, name=path.stem)
 
 
-def parse(text: str, overrides: Iterable[str] = (), *, name: str = "config") -> Config:
-    """Turn TOML text into a `Config`; arguments and errors as in `read`."""
+def _tables(text: str, overrides: Iterable[str]) -> Table:
     try:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"not valid TOML: {error}.") from None
-    overrides = list(overrides)
     for override in overrides:
         _override(tables, override)
+    return tables
+
+
+def parse(text: str, overrides: Iterable[str] = (), *, name: str = "config") -> Config:
+    """Turn TOML text into a `Config`, that of the unswept values; arguments and errors as in `read`."""
+    overrides = list(overrides)
+    tables = _tables(text, overrides)
     if overrides:
         header = " ".join(f"# {name}, with {', '.join(overrides)}".split())  # one line, whatever was typed
         text = f"{header}\n{_dump(tables)}"
-    problem, options = _check(tables)
-    return Config(problem=problem, solve=options, text=text, name=name)
+    problem, options, simulate = _check(tables)
+    return Config(problem=problem, solve=options, simulate=simulate, text=text, name=name)
 
 
 def ready_names() -> list[str]:
@@ -171,9 +264,17 @@ def _override(tables: Table, override: str) -> None:
     """Apply one ``section.key=value`` to the parsed tables."""
     path, equals, value = override.partition("=")
     keys = [key.strip() for key in path.split(".")]
+    if keys[0] == "sweep":  # whose keys are paths themselves
+        keys = ["sweep", ".".join(keys[1:]).strip('"')]
     if not equals or len(keys) < 2 or not all(keys):
         raise ConfigError(f"--set takes section.key=value, such as model.width=64, not {_validate.shown(override)}.")
     table = tables
+    if keys[0] == "simulate" and isinstance(tables.get("simulate"), list):
+        for place, one in enumerate(tables["simulate"]):
+            within = {"simulate": one}
+            _override(within, override)
+            tables["simulate"][place] = within["simulate"]
+        return
     for key in keys[:-1]:
         table = table.setdefault(key, {})
         if not isinstance(table, dict):
@@ -197,23 +298,32 @@ def _override_value(path: str, value: str) -> object:
     return parsed["value"]
 
 
-def _check(tables: Table) -> tuple[problems.Problem, SolveOptions]:
+def _check(tables: Table) -> tuple[problems.Problem, SolveOptions, tuple[SimulateOptions, ...]]:
     for section in tables:
         if section not in _SECTIONS:
             hint = _home(section) or _nearest(section, _SECTIONS)
             raise ConfigError(f"unknown section or top-level key {section!r}{hint}; sections are {_list(_SECTIONS)}.")
-    for section in _SECTIONS:
-        if not isinstance(tables.get(section, {}), dict):
+    simulate = tables.get("simulate", [])
+    simulate = simulate if isinstance(simulate, list) else [simulate]
+    for section, table in [(name, tables.get(name, {})) for name in _SECTIONS if name != "simulate"] + [
+        ("simulate", table) for table in simulate
+    ]:
+        if not isinstance(table, dict):
             raise ConfigError(f"{section} must be a table, [{section}], not {_validate.shown(tables[section])}.")
     for section in ("model", "solve"):
         if section not in tables:
             raise ConfigError(f"section [{section}] is missing.")
     _known("solve", tables["solve"], _SOLVE_KEYS)
-    _known("simulate", tables.get("simulate", {}), _SIMULATE_KEYS)
+    for table in simulate:
+        _known("simulate", table, _SIMULATE_KEYS)
+        if "dimension" not in table:
+            raise ConfigError("[simulate] dimension is missing.")
+    _check_sweep(tables.get("sweep", {}))
     problem = _problem(tables["model"])
     if "t_final" not in tables["solve"]:
         raise ConfigError("[solve] t_final is missing.")
-    return problem, SolveOptions(**tables["solve"])
+    options = SolveOptions(**tables["solve"])
+    return problem, options, tuple(SimulateOptions(**({"t_final": options.t_final} | table)) for table in simulate)
 
 
 def _model_keys(kind: str) -> tuple[list[str], list[str]]:
@@ -292,7 +402,13 @@ def _activation(table: Any) -> Activation:
 
 
 def _target(table: Any, activation: Activation) -> Target:
-    forms: dict[str, tuple[str, ...]] = {"same_as_activation": (), "overlap": ("power",), "hermite": (), "noise": ()}
+    forms: dict[str, tuple[str, ...]] = {
+        "same_as_activation": (),
+        "overlap": ("power",),
+        "hermite": (),
+        "name": ("degree", "slope"),
+        "noise": (),
+    }
     form = _choice("target", table, forms)
     if form in ("same_as_activation", "noise"):
         if table[form] is not True:
@@ -300,6 +416,8 @@ def _target(table: Any, activation: Activation) -> Target:
         return Target.same_as(activation) if form == "same_as_activation" else Target.noise()
     if form == "hermite":
         return Target.from_hermite(table["hermite"])
+    if form == "name":
+        return Target.named(**table)
     if "power" not in table:
         raise ConfigError("target power is missing: an overlap needs |phi|^2 beside it.")
     overlap = table["overlap"]
@@ -331,9 +449,11 @@ def _list(words: Iterable[str]) -> str:
 def _dump(tables: Table) -> str:
     """TOML text of parsed tables (sections of keys with numbers, strings, booleans, arrays and inline tables)."""
     lines = []
-    for name, table in tables.items():
-        if isinstance(table, dict):
-            lines += [f"[{name}]", *(f"{_key(key)} = {_toml(value)}" for key, value in table.items()), ""]
+    for name, content in tables.items():
+        head = f"[[{name}]]" if isinstance(content, list) else f"[{name}]"
+        for table in content if isinstance(content, list) else [content]:
+            if table:
+                lines += [head, *(f"{_key(key)} = {_toml(value)}" for key, value in table.items()), ""]
     return "\n".join(lines)
 
 

@@ -1,7 +1,9 @@
-"""One figure that tells the story of a run."""
+"""One figure that tells the story of a run, of a simulation, or of both."""
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +16,8 @@ from dmft.solution import Solution
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from dmft.simulation import Simulation
 
 FloatArray = NDArray[np.float64]
 
@@ -39,7 +43,11 @@ _CURVE_LIMIT = 8
 """Individual curves drawn in one panel; with more groups the range and the average are shown."""
 
 
-def plot(solution: Solution, path: str | PathLike[str] | None = None) -> Figure:
+_MARKERS = ("o", "s", "^", "D", "v", "P")
+"""One for each simulation in a figure."""
+
+
+def plot(solution: Solution, path: str | PathLike[str] | None = None, simulations: Sequence[Simulation] = ()) -> Figure:
     """Draw errors, second layer and overlap (or the energy of a p-spin model) against logarithmic time.
 
     Parameters
@@ -48,6 +56,8 @@ def plot(solution: Solution, path: str | PathLike[str] | None = None) -> Figure:
         What to draw.
     path : path, optional
         Where to write it as well; the suffix gives the format. Written whole or not at all.
+    simulations : sequence of Simulation, optional
+        Drawn as means with bars of two standard errors, in the colours of the curves.
 
     Returns
     -------
@@ -75,6 +85,12 @@ def plot(solution: Solution, path: str | PathLike[str] | None = None) -> Figure:
             for panel in panels[1:]:
                 if interior:
                     panel.axvline(solution.minimum().time, color=_GREY, lw=0.7, ls=(0, (4, 3)), zorder=0)
+            for marker, simulation in zip(itertools.cycle(_MARKERS), simulations, strict=False):
+                _points(panels[0], simulation, {"test_error": _ORANGE, "train_error": _BLUE}, marker)
+                _points(panels[1], simulation, {"gamma": _GREEN}, marker)
+                _points(panels[2], simulation, {"v": _PURPLE}, marker)
+            if simulations:
+                _marker_legend(panels[1], simulations)
         else:
             figure = Figure(figsize=(5.0, 3.2), layout="constrained")
             panels = [figure.subplots()]
@@ -85,6 +101,83 @@ def plot(solution: Solution, path: str | PathLike[str] | None = None) -> Figure:
         if path is not None:
             _write(figure, path)
     return figure
+
+
+def plot_simulation(simulation: Simulation, path: str | PathLike[str] | None = None) -> Figure:
+    """Draw errors, second layer and overlap of a simulation: every replica as a thin line, the mean as points.
+
+    Parameters
+    ----------
+    simulation : Simulation
+        What to draw.
+    path : path, optional
+        Where to write it as well; errors as `plot`.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        A figure of its own, not registered with pyplot.
+    """
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(5.0, 5.6), layout="constrained")
+        panels = figure.subplots(3, 1, sharex=True, height_ratios=[1.5, 1, 1])
+        rows: list[tuple[dict[str, str], str]] = [
+            ({"test_error": _ORANGE, "train_error": _BLUE}, "error"),
+            ({"gamma": _GREEN}, r"$a/\sqrt{m}$"),
+            ({"v": _PURPLE}, r"overlap $v$"),
+        ]
+        for panel, (colors, label) in zip(panels, rows, strict=True):
+            for name, color in colors.items():
+                values = simulation.sample(name).values if name in simulation.curve_names else None
+                if values is not None:
+                    lines = np.moveaxis(values, 1, 0).reshape(len(simulation.t), -1)
+                    panel.plot(simulation.t, lines, color=color, lw=0.4, alpha=0.35, zorder=1)
+            _points(panel, simulation, colors, "o", named=len(colors) > 1)
+            panel.set_ylabel(label)
+        panels[0].set_ylim(bottom=0.0)
+        panels[0].legend(loc="best")
+        positive = simulation.t[simulation.t > 0.0]
+        if len(positive):
+            panels[-1].set_xscale("log")
+            panels[-1].set_xlim(0.8 * positive[0], 1.25 * positive[-1])
+        panels[-1].set_xlabel(r"time $t$")
+        panels[0].set_title(simulation.describe(), fontsize=9, loc="left", color=_GREY)
+        figure.align_ylabels()
+        if path is not None:
+            _write(figure, path)
+    return figure
+
+
+def _points(panel: Axes, simulation: Simulation, colors: Mapping[str, str], marker: str, named: bool = False) -> None:
+    """Means of some curves with bars of two standard errors."""
+    later = simulation.t > 0.0
+    for name, color in colors.items():
+        if name not in simulation.curve_names:
+            continue
+        sample = simulation.sample(name)
+        means = sample.mean.reshape(len(simulation.t), -1)[later]
+        bars = 2.0 * sample.sem.reshape(len(simulation.t), -1)[later]
+        for column in range(means.shape[1]):
+            label = name.replace("_", " ") if named and column == 0 else None
+            look: Any = {"ms": 3.2, "mfc": "white", "mec": color, "mew": 0.8, "elinewidth": 0.8, "ecolor": color}
+            panel.errorbar(
+                simulation.t[later], means[:, column], bars[:, column], fmt=marker, label=label, zorder=3, **look
+            )
+
+
+def _marker_legend(panel: Axes, simulations: Sequence[Simulation]) -> None:
+    """Say which marker is which simulation."""
+    from matplotlib.lines import Line2D
+
+    handles = []
+    for marker, simulation in zip(itertools.cycle(_MARKERS), simulations, strict=False):
+        name = "Gaussian model" if simulation.settings.model == "gaussian" else "network"
+        label = f"{name}, d = {simulation.settings.dimension}, {simulation.replicas} runs"
+        handles.append(Line2D([], [], ls="", marker=marker, ms=3.5, mfc="white", mec=_GREY, label=label))
+    panel.legend(handles=handles, loc="best")
 
 
 def _write(figure: Figure, path: str | PathLike[str]) -> None:

@@ -8,7 +8,7 @@ combined to those of a neuron with itself (d) or of two different neurons (o) on
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from dmft.problems import Problem
+    from dmft.simulation import Simulation
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -683,11 +684,14 @@ class Solution(Curves):
 
         save_csv(self, path)
 
-    def plot(self, path: str | PathLike[str] | None = None) -> Figure:
-        """Draw the story of the run against logarithmic time; also write it to ``path`` when given."""
+    def plot(self, path: str | PathLike[str] | None = None, simulations: Sequence[Simulation] = ()) -> Figure:
+        """Draw the story of the run against logarithmic time; also write it to ``path`` when given.
+
+        Finite-size ``simulations`` of the same problem are added as points with two standard errors.
+        """
         from dmft.plots import plot
 
-        return plot(self, path)
+        return plot(self, path, simulations)
 
     def summary(self) -> str:
         """Short table: start, minimum of the test error, end, and how far to trust them."""

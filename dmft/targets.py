@@ -8,6 +8,7 @@ overlaps v in R^k with the k latent directions ([MU] section 2). Since phihat de
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dmft import _validate
-from dmft.activations import MAX_DEGREE, Activation
+from dmft.activations import MAX_DEGREE, Activation, hermite_values
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -72,13 +73,52 @@ class ResolvedTarget:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
+class TargetFunction:
+    """phi itself, for networks on real inputs: a sum of products of orthonormal Hermite polynomials, or a named one.
+
+    Attributes
+    ----------
+    exponents : (terms, k) int
+        Degrees of the Hermite polynomials in each latent direction.
+    coefficients : (terms,) float
+        Their coefficients.
+    unexplained : float
+        Part of |phi|^2 that the overlap leaves open; to be drawn as independent Gaussian noise.
+    activation : Activation or None
+        Where phi is an activation, evaluated exactly.
+    """
+
+    exponents: IntArray
+    coefficients: FloatArray
+    unexplained: float = 0.0
+    activation: Activation | None = None
+
+    @property
+    def latent_dimension(self) -> int:
+        """Number k of latent directions."""
+        return int(self.exponents.shape[1])
+
+    def __call__(self, z: FloatArray) -> FloatArray:
+        """phi(z) at latent coordinates ``z`` of shape (n, k); the result has shape (n,)."""
+        if self.activation is not None:
+            return np.asarray(self.activation.sigma(z[:, 0]), dtype=np.float64)
+        he = [hermite_values(int(self.exponents[:, i].max(initial=0)), z[:, i]) for i in range(z.shape[1])]
+        total: FloatArray = np.zeros(len(z))
+        for exponents, coefficient in zip(self.exponents.tolist(), self.coefficients.tolist(), strict=True):
+            total += coefficient * np.prod([he[i][e] for i, e in enumerate(exponents)], axis=0)
+        return total
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Target:
-    """What is to be learnt. Build it with :meth:`same_as`, :meth:`from_overlap`, :meth:`from_hermite`, :meth:`noise`.
+    """What is to be learnt.
+
+    Build it with :meth:`same_as`, :meth:`from_overlap`, :meth:`from_hermite`, :meth:`named`, :meth:`noise`.
 
     Attributes
     ----------
     kind : str
-        "same_as_activation", "overlap", "hermite" or "noise".
+        "same_as_activation", "overlap", "hermite", "name" or "noise".
     exponents : (terms, k) int
         Monomials of phihat ("overlap") or Hermite degrees ("hermite"), sorted by degree.
     coefficients : (terms,) float
@@ -86,7 +126,7 @@ class Target:
     power : float or None
         |phi|^2; None for "same_as_activation".
     activation : Activation or None
-        The activation that :meth:`same_as` was given.
+        The activation that :meth:`same_as` was given, or phi itself for :meth:`named`.
     """
 
     kind: str
@@ -162,6 +202,21 @@ class Target:
         return cls._build("hermite", {(k,): float(c) for k, c in enumerate(f)}, power)
 
     @classmethod
+    def named(cls, name: str, *, degree: int | None = None, **parameters: float) -> Target:
+        """Target phi = a named function such as "tanh", its constant part removed, one latent direction.
+
+        Parameters and errors are those of :meth:`Activation.named`. The overlap comes from the Hermite series up to
+        ``degree``, |phi|^2 is that of the whole function.
+        """
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # on h''(1), of which a target has no use
+            function = Activation.named(name, degree=degree, **parameters)
+        assert function.hermite is not None
+        power = math.fsum(function.hermite**2) + function.truncation_error
+        terms: dict[tuple[int, ...], float] = {(k,): float(c) for k, c in enumerate(function.hermite)}
+        return cls._build("name", terms, power, function)
+
+    @classmethod
     def noise(cls) -> Target:
         """Target phi = 0: the labels are pure noise."""
         return cls._build("noise", {}, 0.0)
@@ -217,7 +272,7 @@ class Target:
                 power=math.fsum(activation.covariance),
             )
         assert self.power is not None  # only same_as_activation leaves it open
-        if self.kind == "hermite":
+        if self.kind in ("hermite", "name"):
             degrees = self.exponents[:, 0]
             learnable = (degrees <= activation.degree) & (s[np.minimum(degrees, activation.degree)] != 0)
             degrees = degrees[learnable]
@@ -228,6 +283,28 @@ class Target:
             )
         self._check_power(activation)
         return ResolvedTarget(exponents=self.exponents, coefficients=self.coefficients, power=self.power)
+
+    def function(self, activation: Activation) -> TargetFunction:
+        """Phi itself, for a network with this activation; errors as :meth:`resolve`.
+
+        Where only the overlap phihat is given, phi is the function of least norm that has it, with Hermite coefficient
+        c_e/(s_n sqrt(n!/prod_i e_i!)) for the monomial c_e v^e of degree n.
+        """
+        resolved = self.resolve(activation)
+        if self.kind == "same_as_activation":
+            exponents = np.flatnonzero(activation.covariance).reshape(-1, 1)
+            coefficients = activation.series[exponents[:, 0]]
+            return TargetFunction(exponents=exponents, coefficients=coefficients, activation=activation)
+        if self.kind != "overlap":
+            function = self.activation if self.kind == "name" else None
+            return TargetFunction(exponents=self.exponents, coefficients=self.coefficients, activation=function)
+        coefficients = np.zeros(len(self.coefficients))
+        for place, exponents in enumerate(self.exponents.tolist()):
+            n = sum(exponents)
+            multiplicity = math.factorial(n) / math.prod(math.factorial(e) for e in exponents)
+            coefficients[place] = self.coefficients[place] / (activation.series[n] * math.sqrt(multiplicity))
+        unexplained = max(resolved.power - math.fsum(coefficients**2), 0.0)
+        return TargetFunction(exponents=self.exponents, coefficients=coefficients, unexplained=unexplained)
 
     def _check_power(self, activation: Activation) -> None:
         assert self.power is not None
@@ -255,6 +332,9 @@ class Target:
         """
         if self.kind in ("same_as_activation", "noise"):
             return {self.kind: True}
+        if self.kind == "name":
+            assert self.activation is not None
+            return self.activation.to_dict()
         if self.latent_dimension > 1:
             items = zip(self.exponents.tolist(), self.coefficients.tolist(), strict=True)
             overlap: Any = {",".join(map(str, exponents)): coefficient for exponents, coefficient in items}
@@ -269,7 +349,7 @@ class Target:
         """Build from one of the tables of a config.
 
         ``{"same_as_activation": True}``, ``{"overlap": [...], "power": ...}`` (the overlap a list or a table such as
-        ``{"1,0": ...}``), ``{"hermite": [...]}`` or ``{"noise": True}``. Without ``activation``,
+        ``{"1,0": ...}``), ``{"hermite": [...]}``, ``{"name": "tanh"}`` or ``{"noise": True}``. Without ``activation``,
         "same_as_activation" is the same as whatever it is resolved with.
 
         Raises
@@ -279,7 +359,9 @@ class Target:
         """
         if not isinstance(data, Mapping):
             raise TypeError(f"target must be a table such as {{ noise = true }}, not {_validate.shown(data)}.")
-        known = ["same_as_activation", "overlap", "hermite", "noise"]
+        if "name" in data:
+            return cls.named(**data)
+        known = ["same_as_activation", "overlap", "hermite", "name", "noise"]
         kinds = [kind for kind in known if kind in data]
         if len(kinds) != 1:
             _validate.keys("target", data, [*known, "power"])

@@ -22,6 +22,14 @@ def grid(spacing: float, t_final: float, start: float = 1e-6) -> np.ndarray:
     return np.array(t)
 
 
+def correlated(random, shape, memory: float) -> np.ndarray:
+    """Normal series of unit variance along the last axis, with correlation memory^|i - j|."""
+    x = random.standard_normal(shape)
+    for i in range(1, shape[-1]):
+        x[..., i] = memory * x[..., i - 1] + np.sqrt(1.0 - memory**2) * x[..., i]
+    return x
+
+
 def problem(kind: str, width: int = 16):
     if kind == "symmetric":
         return dmft.SymmetricProblem(width=width, a0=1.0, **SHARED)

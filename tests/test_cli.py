@@ -268,12 +268,143 @@ def test_export(run: Path) -> None:
 
 
 def test_demo(engine: FakeEngine, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["demo", "--out", "out/demo"]) == 0
+    small = ["simulate.dimension=5", "simulate.replicas=1", "simulate.t_final=1.0"]
+    overrides = [word for override in small for word in ("--set", override)]
+    assert cli.main(["demo", "--out", "out/demo", "--workers", "1", *overrides]) == 0
     out = capsys.readouterr().out
-    for word in ("minimum", "a / sqrt(m)", "a v", "e_tr", "estimated error"):
+    for word in ("minimum", "a / sqrt(m)", "a v", "e_tr", "estimated error", "Gaussian model, d = 5", "true network"):
         assert word in out
-    assert sorted(snapshot(place / "out")) == ["demo/demo.csv", "demo/demo.h5", "demo/demo.png"]
+    simulations = ["demo/demo-gaussian-gd-d5.h5", "demo/demo-network-gd-d5.h5"]
+    assert sorted(snapshot(place / "out")) == [*simulations, "demo/demo.csv", "demo/demo.h5", "demo/demo.png"]
     assert engine.calls[0]["problem"] == config.read("demo").problem
+
+
+SIMULATE = """[simulate]
+dimension = 10
+replicas = 3
+times = [0.5, 2.0]
+pair_times = [2.0]
+"""
+ONE = ["--workers", "1"]
+
+
+@pytest.fixture
+def tiny(place: Path) -> Path:
+    """small.toml with a simulation of a second at most."""
+    (place / "tiny.toml").write_text(SMALL + SIMULATE)
+    return place
+
+
+def test_simulate_saves_and_reports(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["simulate", "tiny.toml", *ONE]) == 0
+    out, err = capsys.readouterr()
+    assert err == "" and "Gaussian model, d = 10, n = 12" in out and "3 replicas finished" in out and "tiny.h5" in out
+    assert sorted(snapshot(tiny)) == ["small.toml", "tiny.h5", "tiny.toml"]
+    found = dmft.load("tiny.h5")
+    assert found.config_text == SMALL + SIMULATE and found.t.tolist() == [0.5, 2.0]
+    direct = dmft.simulate(found.problem, 10, t_final=2.0, replicas=3, times=[0.5, 2.0], pair_times=[2.0])
+    assert found.settings == direct.settings
+    for name in (*direct.curve_names, *direct.two_time_names):
+        np.testing.assert_array_equal(found.sample(name).values, direct.sample(name).values)
+
+
+def test_simulate_json_and_several_files(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    more = '[[simulate]]\ndimension = [5, 10]\n[[simulate]]\nmodel = "network"\ndimension = 10\nstep = 0.1\nbatch = 4\n'
+    Path("tiny.toml").write_text(SMALL + more)
+    overrides = ["--set", "simulate.replicas=2", "--set", "model.noise_std=0.5"]
+    assert cli.main(["simulate", "tiny.toml", "--out", "x.h5", "--json", *overrides, *ONE]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    records = json.loads(out)["simulations"]
+    files = ["x-gaussian-d5.h5", "x-gaussian-d10.h5", "x-network-batch4-d10.h5"]
+    assert [record["file"] for record in records] == files
+    assert sorted(snapshot(tiny)) == ["small.toml", "tiny.toml", *sorted(files)]
+    for record in records:
+        found = dmft.load(record["file"])
+        assert record["settings"] == found.settings.to_dict() and record["replicas"] == 2
+        assert record["status"] == "done" and record["problem"]["noise_std"] == 0.5
+        assert record["final"]["train_error"]["mean"] == found.sample("train_error").mean[-1]
+        assert config.parse(found.config_text).problem == found.problem
+
+
+def test_simulate_quietly(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["simulate", "tiny.toml", "--quiet", *ONE, "--set", "model.alpha=0.31"]) == 0  # rounds n
+    assert capsys.readouterr() == ("", "")
+
+
+def test_simulate_warns_once(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["simulate", "tiny.toml", *ONE, "--set", "model.alpha=0.31"]) == 0
+    err = capsys.readouterr().err
+    assert err.startswith("dmft: warning: n = alpha m d = 12.4 is rounded to 12") and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("dimension", ["10", "[5, 10]"])
+def test_simulate_resumes(
+    dimension: str, tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from validation import dynamics
+
+    ran: list[int] = []
+    real = dynamics.run
+
+    signals: list[int] = [signal.SIGINT]
+
+    def interrupted(job: dynamics.Job) -> Any:
+        if len(ran) == 2 and signals:
+            os.kill(os.getpid(), signals.pop())
+        ran.append(job.replica)
+        return real(job)
+
+    monkeypatch.setattr(dynamics, "run", interrupted)
+    command = ["simulate", "tiny.toml", "--set", f"simulate.dimension={dimension}", *ONE]
+    assert cli.main(command) == 1
+    err = capsys.readouterr().err
+    assert "Traceback" not in err and "resume" in err
+    before = len(ran)
+    assert cli.main([*command, "--resume"]) == 0
+    total = 3 if dimension == "10" else 6
+    assert before < total and before <= len(ran) <= total + 1  # the one that was interrupted may be run again
+    assert not list(tiny.glob("*.replicas"))
+    finished = snapshot(tiny)
+    ran.clear()
+    assert cli.main([*command, "--resume"]) == 0  # everything is there
+    assert ran == [] and snapshot(tiny) == finished
+    assert cli.main(command) == 0  # without --resume it is done again
+    assert len(ran) == total
+
+
+def test_failed_simulation(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    huge = ["--set", "simulate.step=1e4", "--set", "simulate.t_final=2e7", "--set", "simulate.times=[1e7]"]
+    assert cli.main(["simulate", "tiny.toml", *huge, "--set", "simulate.pair_times=[]", *ONE]) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1 and "Traceback" not in err
+    assert "0 of 3 replicas at d = 10" in err and "use a step below 1e+04" in err
+    assert not Path("tiny.h5").exists()
+
+
+def test_info_plot_and_export_of_a_simulation(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["simulate", "tiny.toml", "--quiet", *ONE]) == 0
+    assert cli.main(["info", "tiny.h5"]) == 0
+    out = capsys.readouterr().out
+    for words in (
+        "Gaussian model, d = 10",
+        "train_error",
+        '"alpha": 0.3',
+        '"samples": 12',
+        "schema_version",
+        "SeedSequence",
+    ):
+        assert words in out
+    assert cli.main(["info", "tiny.h5", "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["settings"]["dimension"] == 10 and record["provenance"]["schema_version"] == 1
+    assert record["problem"]["alpha"] == 0.3 and record["replicas"] == 3
+    assert cli.main(["plot", "tiny.h5"]) == 0
+    assert capsys.readouterr().out == "tiny.png\n"
+    assert Path("tiny.png").read_bytes().startswith(b"\x89PNG")
+    assert cli.main(["export", "tiny.h5", "--csv", "table"]) == 0
+    lines = [line for line in Path("table/tiny.csv").read_text().splitlines() if not line.startswith("#")]
+    assert len(lines) == 3 and "test_error_mean" in lines[0].split(",")
 
 
 def test_configs(capsys: pytest.CaptureFixture[str]) -> None:
@@ -397,6 +528,48 @@ def test_damaged_files(
 def test_the_wrong_schema_version_is_named(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     newer(run)
     refused(cli.main(["info", "run.h5"]), capsys.readouterr(), "schema", "2", "1")
+
+
+BAD_SIMULATIONS = {
+    "no-simulate": (["small.toml"], ["small.toml", "section [simulate] is missing"]),
+    "no-config": (["nowhere.toml"], ["nowhere.toml", "No such file"]),
+    "unknown-key": (["tiny.toml", "--set", "simulate.replica=3"], ["'replica'", "did you mean 'replicas'"]),
+    "no-dimension": (["tiny.toml", "--set", "simulate.dimension="], ["[simulate]", "dimension", "missing"]),
+    "dimension": (["tiny.toml", "--set", "simulate.dimension=0"], ["dimension", "0"]),
+    "dimension-word": (["tiny.toml", "--set", "simulate.dimension=ten"], ["dimension", "'ten'"]),
+    "dimension-float": (["tiny.toml", "--set", "simulate.dimension=[10, 5.5]"], ["dimension", "5.5"]),
+    "replicas": (["tiny.toml", "--set", "simulate.replicas=ten"], ["replicas", "'ten'"]),
+    "model": (["tiny.toml", "--set", "simulate.model=gausian"], ["model", "gausian", "gaussian"]),
+    "batch": (["tiny.toml", "--set", "simulate.batch=3", "--set", "simulate.step=0.1"], ["sgd", "network"]),
+    "times": (["tiny.toml", "--set", "simulate.times=[3.0]"], ["times", "[0, 2]", "3.0"]),
+    "step": (["tiny.toml", "--set", "simulate.step=fast"], ["step", "fast"]),
+    "degree": (
+        ["tiny.toml", "--set", 'model.activation={ name = "tanh", degree = 9 }'],
+        ["degree <= 4", "model='network'"],
+    ),
+    "too-large": (["tiny.toml", "--set", "simulate.dimension=1000000"], ["dimension", "too large", "would fit"]),
+    "pspin": (["pspin.toml"], ["problem", "pspin"]),
+    "workers": (["tiny.toml", "--workers", "0"], ["--workers", "0"]),
+    "workers-word": (["tiny.toml", "--workers", "two"], ["--workers", "two"]),
+    "out-is-directory": (["tiny.toml", "--out", "."], ["directory"]),
+    "out-in-missing-directory": (["tiny.toml", "--out", "no/x.h5"], ["no/x.h5", "does not exist"]),
+    "out-is-the-config": (["tiny.toml", "--out", "tiny.toml"], ["tiny.toml", "input"]),
+    "out-is-no-result": (["tiny.toml", "--out", "small.toml"], ["small.toml", "not overwritten"]),
+}
+
+
+@pytest.mark.parametrize("case", BAD_SIMULATIONS)
+def test_bad_simulations(case: str, tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments, words = BAD_SIMULATIONS[case]
+    pspin = '[model]\nkind = "pspin"\ncovariance = [0, 0, 0, 1.0]\n[solve]\nt_final = 2.0\n'
+    Path("pspin.toml").write_text(pspin + SIMULATE)
+    before = snapshot(tiny)
+    try:
+        code = cli.main(["simulate", *arguments])
+    except SystemExit as end:  # from argparse
+        code = int(str(end.code))
+    refused(code, capsys.readouterr(), *words)
+    assert snapshot(tiny) == before
 
 
 BAD_ARGUMENTS = {

@@ -94,6 +94,8 @@ def test_activation_forms(activation: str, expected: dmft.Activation) -> None:
     ("target", "phihat", "power"),
     [
         ("{ noise = true }", 0.0, 0.0),
+        # phi = he_1
+        ('{ name = "he1" }', 0.9**0.5 * 0.5, 1.0),
         # phihat(v) = 0.7 v and |phi|^2 = 1 as given
         ("{ overlap = [0, 0.7], power = 1.0 }", 0.35, 1.0),
         # sum_k s_k f_k q^k with s_1 = sqrt(0.9) and f_1 = 0.5, at q = 0.5
@@ -118,9 +120,127 @@ def test_several_latent_directions() -> None:
     }
 
 
-def test_simulate_is_checked_and_ignored() -> None:
+def test_simulate() -> None:
     more = '[simulate]\ndimension = [50, 100]\nreplicas = 20\nmodel = "gaussian"\nseed = 0\n'
-    assert config.parse(text(more=more)).problem == config.parse(text()).problem
+    run = config.parse(text(more=more))
+    assert run.problem == config.parse(text()).problem
+    (options,) = run.simulate
+    assert options.dimensions == [50, 100]
+    # What was not given is left to the defaults of `simulate`, but for the time of [solve].
+    assert options.arguments() == {"t_final": 60.0, "replicas": 20, "model": "gaussian", "seed": 0}
+    assert config.parse(text()).simulate == ()
+
+
+SEVERAL = """
+[[simulate]]
+dimension = 30
+[[simulate]]
+model = "network"
+dimension = [40]
+t_final = 3.0
+step = 0.1
+batch = 7
+"""
+
+
+def test_several_simulations() -> None:
+    first, second = config.parse(text(more=SEVERAL)).simulate
+    assert (first.dimensions, first.arguments()) == ([30], {"t_final": 60.0})
+    expected = {"t_final": 3.0, "model": "network", "step": 0.1, "batch": 7}
+    assert (second.dimensions, second.arguments()) == ([40], expected)
+
+
+def test_overrides_reach_every_simulation() -> None:
+    run = config.parse(text(more=SEVERAL), ["simulate.replicas=3", "simulate.dimension=20", "simulate.batch="])
+    assert [(s.dimension, s.replicas, s.batch) for s in run.simulate] == [(20, 3, None)] * 2
+    assert config.parse(run.text).simulate == run.simulate  # also when written again
+
+
+def test_every_option_of_simulate_may_be_in_a_configuration() -> None:
+    import inspect
+
+    from validation.simulations import Plan
+
+    # What belongs to the run and not to the experiment is given on the command line.
+    outside = {"workers", "dask", "checkpoint", "resume", "progress", "stop", "config_text", "memory_limit"}
+    keywords = {p.name for p in inspect.signature(Plan).parameters.values() if p.kind is p.KEYWORD_ONLY}
+    assert keywords - outside == set(config._SIMULATE_KEYS) - {"dimension"}
+
+
+# ------------------------------------------------------------------------------------------------- sweeps
+
+
+@pytest.fixture
+def swept(tmp_path: Path) -> Path:
+    path = tmp_path / "fig.toml"
+    path.write_text(text(more='[sweep]\n"model.width" = [4, 8]\n"simulate.dimension" = [30, [40, 50]]\n' + SEVERAL))
+    return path
+
+
+def test_members_of_a_sweep_are_zipped(swept: Path) -> None:
+    members = config.read_members(swept)
+    assert [member.name for member in members] == ["fig-width4", "fig-width8"]
+    assert [member.problem.width for member in members] == [4, 8]
+    assert [[s.dimensions for s in member.simulate] for member in members] == [[[30]] * 2, [[40, 50]] * 2]
+    for member in members:
+        again = config.parse(member.text)  # stands alone: what was swept is fixed
+        assert again.problem == member.problem and again.simulate == member.simulate
+        assert "[sweep]" not in member.text
+
+
+def test_a_swept_configuration_has_values_of_its_own(swept: Path) -> None:
+    assert config.read(swept).problem.width == 16
+
+
+def test_sweep_by_override(swept: Path) -> None:
+    overrides = ["sweep.simulate.dimension=", 'sweep."model.width"=[2, 4, 6]', "sweep.model.alpha=[0.1, 0.2, 0.3]"]
+    members = config.read_members(swept, [*overrides, "model.noise_std=0.7"])
+    problems = [member.problem for member in members]
+    assert [(p.width, p.alpha, p.noise_std) for p in problems] == [(2, 0.1, 0.7), (4, 0.2, 0.7), (6, 0.3, 0.7)]
+    alone = config.read_members(swept, ["sweep.simulate.dimension=", "sweep.model.width="])
+    assert [(member.name, member.problem.width) for member in alone] == [("fig", 16)]
+
+
+def test_no_sweep_is_one_member() -> None:
+    (member,) = config.read_members("demo")
+    assert member.name == "demo" and member.text == config.ready_text("demo")
+
+
+def test_members_have_different_names(tmp_path: Path) -> None:
+    """Their files lie in one directory."""
+    path = tmp_path / "fig.toml"
+    path.write_text(text(more='[sweep]\n"model.width" = [8, 8, 16]\n"model.alpha" = [0.1, 0.2, 0.3]\n'))
+    members = config.read_members(path)
+    assert len({member.name for member in members}) == 3
+    assert all("/" not in member.name for member in members)
+
+
+BAD_SWEEPS = {
+    "lengths": ('"model.width" = [4, 8]\n"model.alpha" = [0.1]', ["[sweep]", "same length", "1, 2"]),
+    "no list": ('"model.width" = 4', ["[sweep]", "model.width", "list", "4"]),
+    "empty": ('"model.width" = []', ["[sweep]", "model.width", "list"]),
+    "no section": ("width = [4, 8]", ["[sweep]", "section.key", "'width'"]),
+    "unknown key": ('"model.widht" = [4, 8]', ["'widht'", "did you mean 'width'"]),
+    "unknown section": ('"modle.width" = [4, 8]', ["'modle'"]),
+    "bad value": ('"model.width" = [4, -8]', ["width", "-8"]),
+}
+
+
+@pytest.mark.parametrize("case", BAD_SWEEPS)
+def test_bad_sweeps(case: str, tmp_path: Path) -> None:
+    lines, words = BAD_SWEEPS[case]
+    path = tmp_path / "fig.toml"
+    path.write_text(text(more=f"[sweep]\n{lines}\n"))
+    with pytest.raises(ValueError) as caught:  # the words are below
+        config.read_members(path)
+    assert "\n" not in str(caught.value)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_bad_sweep_sections() -> None:
+    with pytest.raises(config.ConfigError, match="sweep must be a table"):
+        config.parse("sweep = 3\n" + text())
 
 
 def test_overrides() -> None:
@@ -149,7 +269,7 @@ def test_text_is_verbatim_without_overrides() -> None:
 
 @pytest.mark.parametrize("model", [MODEL, GROUPED, GENERAL, PSPIN])
 def test_text_with_overrides_gives_the_same_run_again(model: str) -> None:
-    source = text(model, more='[simulate]\nmodel = "gaussian"\nseed = 3\n')
+    source = text(model, more='[simulate]\nmodel = "gaussian"\ndimension = 50\nseed = 3\n')
     run = config.parse(source, ["solve.rtol=0.00012345678901234567", "simulate.seed=4"])
     again = config.parse(run.text)
     assert again.problem == run.problem
@@ -168,8 +288,8 @@ def test_text_with_overrides_quotes_what_needs_it() -> None:
 READY = config.ready_names()
 
 
-def test_ready_configurations_are_those_of_the_paper() -> None:
-    assert set(READY) == {"demo"} | {f"mu_fig{n:02d}" for n in (2, 3, 4, 6, 7, 8, 9, 11, 16, 18, 24)}
+def test_ready_configurations_hold_those_of_the_paper() -> None:
+    assert set(READY) >= {"demo"} | {f"mu_fig{n:02d}" for n in (2, 3, 4, 6, 7, 8, 9, 11, 16, 18, 24)}
 
 
 def test_ready_configurations_are_the_files_of_the_repository(repository: Path) -> None:
@@ -248,6 +368,23 @@ BAD = {
     "misspelt-noise": (text(MODEL + "noise_sd = 3\n"), ["'noise_sd'", "did you mean 'noise_std'"]),
     "misspelt-rtol": (text(solve=SOLVE + "rtoll = 3\n"), ["'rtoll'", "did you mean 'rtol'"]),
     "misspelt-simulate": (text(more="[simulate]\nreplica = 3\n"), ["'replica'", "did you mean 'replicas'"]),
+    "simulate-no-dimension": (text(more="[simulate]\nreplicas = 3\n"), ["[simulate]", "dimension", "missing"]),
+    "second-simulate-no-dimension": (
+        text(more="[[simulate]]\ndimension = 3\n[[simulate]]\nreplicas = 3\n"),
+        ["[simulate]", "dimension", "missing"],
+    ),
+    "simulate-no-table": ("simulate = 3\n" + text(), ["simulate", "table", "3"]),
+    "simulate-list-of-numbers": ("simulate = [3]\n" + text(), ["simulate", "table", "3"]),
+    "second-simulate-misspelt": (
+        text(more="[[simulate]]\ndimension = 3\n[[simulate]]\ndimension = 3\nbach = 3\n"),
+        ["'bach'", "did you mean 'batch'"],
+    ),
+    "sweep-lengths": (
+        text(more='[sweep]\n"model.width" = [4, 8]\n"model.alpha" = [0.1]\n'),
+        ["[sweep]", "same length"],
+    ),
+    "target-name-unknown": (text(with_line("target", '{ name = "rellu" }')), ["rellu", "relu"]),
+    "target-name-and-power": (text(with_line("target", '{ name = "tanh", power = 1 }')), ["target", "'power'", "name"]),
     "misspelt-activation": (
         text(with_line("activation", "{ covarience = [0, 1] }")),
         ["activation", "'covarience'", "did you mean 'covariance'"],

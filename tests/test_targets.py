@@ -114,8 +114,60 @@ def test_bound_against_a_sampled_target() -> None:
         Target.from_overlap({(1, 1): 1.001 * math.sqrt(2)}, 1.0).resolve(he2)
 
 
+def moment(function: Callable[[np.ndarray], np.ndarray]) -> float:
+    """E function(G) by quadrature."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(120)
+    return float(weights @ function(nodes)) / math.sqrt(2 * math.pi)
+
+
+def test_named_target_by_quadrature() -> None:
+    target = Target.named("tanh")
+    resolved = target.resolve(CUBIC)
+    he3 = Activation.named("he3").sigma
+    first, third = moment(lambda x: np.tanh(x) * x), moment(lambda x: np.tanh(x) * he3(x))
+    assert resolved.exponents.tolist() == [[1], [3]]  # the others of tanh have no partner in the cubic
+    np.testing.assert_allclose(resolved.coefficients, [first * 0.9**0.5, third * 6**-0.5], rtol=1e-9)
+    # of the whole function, not of its series
+    assert resolved.power == pytest.approx(moment(lambda x: np.tanh(x) ** 2), rel=1e-9)
+    assert resolved.power == pytest.approx(Target.named("tanh", degree=3).resolve(CUBIC).power, rel=1e-9)
+    assert Target.named("tanh", degree=2).resolve(CUBIC).exponents.tolist() == [[1]]
+    np.testing.assert_allclose(target.function(CUBIC)(np.array([[0.3], [-2.0]])), np.tanh([0.3, -2.0]), rtol=1e-14)
+
+
+def test_named_target_loses_its_constant_part() -> None:
+    relu = Target.named("relu").function(CUBIC)
+    z = np.array([[-1.0], [2.0]])
+    mean = 1 / math.sqrt(2 * math.pi)
+    np.testing.assert_allclose(relu(z), np.array([0.0, 2.0]) - mean, rtol=1e-14)
+    assert Target.named("relu").resolve(CUBIC).power == pytest.approx(0.5 - mean**2, rel=1e-12)
+    leaky = Target.named("leaky_relu", slope=0.5).function(CUBIC)
+    np.testing.assert_allclose(leaky(z), np.array([-0.5, 2.0]) - 0.5 * mean, rtol=1e-14)
+
+
+def test_named_target_that_is_the_activation() -> None:
+    erf = Activation.named("erf")
+    resolved, same = Target.named("erf").resolve(erf), Target.same_as(erf).resolve(erf)
+    assert resolved.exponents.tolist() == same.exponents.tolist()
+    np.testing.assert_allclose(resolved.coefficients, same.coefficients, rtol=1e-14)
+
+
+def test_hermite_target_function_keeps_what_cannot_be_learnt() -> None:
+    phi = Target.from_hermite([0, 0.5, 0.25]).function(Activation.from_hermite([0, 1.0]))
+    x = np.array([[0.7], [-1.3]])
+    np.testing.assert_allclose(phi(x), 0.5 * x[:, 0] + 0.25 * (x[:, 0] ** 2 - 1) / math.sqrt(2), rtol=1e-14)
+    assert phi.unexplained == 0.0
+
+
+def test_noise_is_the_zero_function() -> None:
+    phi = Target.noise().function(CUBIC)
+    assert phi(np.ones((3, 1))).tolist() == [0, 0, 0] and phi.unexplained == 0.0
+
+
 TARGETS = [
     Target.same_as(CUBIC),
+    Target.named("tanh"),
+    Target.named("relu", degree=6),
+    Target.named("leaky_relu", slope=0.3),
     Target.noise(),
     Target.from_hermite([0, 1 / 3, 0, -0.1]),
     Target.from_overlap([0, 0.1, 1 / 7], 0.3),
@@ -163,6 +215,10 @@ BAD: list[tuple[type[Exception], str, Callable[[], Any]]] = [
     (TypeError, r"overlap\['1,0'\].*'a'", lambda: Target.from_overlap({"1,0": "a"}, 1)),  # type: ignore[dict-item]
     (ValueError, r"hermite\[0\] must be 0.*0\.5", lambda: Target.from_hermite([0.5, 1])),
     (ValueError, r"hermite.*finite", lambda: Target.from_hermite([0, 1e200])),
+    (ValueError, r"'rellu'.*'relu'", lambda: Target.named("rellu")),
+    (ValueError, r"slope", lambda: Target.named("tanh", slope=0.1)),
+    (ValueError, r"degree.*0", lambda: Target.named("tanh", degree=0)),
+    (ValueError, r"overlap", lambda: Target.from_dict({"name": "tanh", "overlap": [0, 1]})),
     (TypeError, r"target must be a table", lambda: Target.from_dict("noise")),  # type: ignore[arg-type]
     (ValueError, r"exactly one of", lambda: Target.from_dict({})),
     (ValueError, r"exactly one of", lambda: Target.from_dict({"noise": True, "hermite": [0, 1]})),

@@ -1,1 +1,6 @@
-"""Whether it is true: comparisons of the theory with simulations of finite networks."""
+"""Is it true: finite-size simulations, and their comparison with the theory."""
+
+from validation.comparison import compare
+from validation.simulations import simulate
+
+__all__ = ["compare", "simulate"]

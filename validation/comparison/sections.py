@@ -1,0 +1,254 @@
+"""One series of simulations against the theory: its rows, its statistics, its verdict."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dmft.simulation import Settings, Simulation
+from dmft.solution import Solution
+from validation.comparison.observables import OBSERVABLES, Column, columns_of, gather, recorded_names, theory_of
+from validation.comparison.records import Outcome, Row, Section, Summary
+from validation.comparison.statistics import (
+    Data,
+    Design,
+    FloatArray,
+    Scores,
+    SingleArray,
+    Theory,
+    check_normality,
+    choose_fit,
+    family_p_value,
+    limit_scores,
+    misfit,
+    null_scores,
+    score,
+)
+from validation.comparison.words import p_text
+
+_ROUNDING = {"double": 1e-9, "single": 1e-6}  # relative to the scale: what precision alone makes of a constant
+
+
+def section_of(
+    name: str,
+    solution: Solution,
+    simulations: list[Simulation],
+    wanted: tuple[str, ...] | None,
+    chosen: FloatArray | None,
+    level: float,
+) -> Section:
+    """Compare one series, dimensions increasing, with the theory.
+
+    Parameters
+    ----------
+    name : str
+        Of the series.
+    solution, simulations : Solution, list of Simulation
+        Of the same problem.
+    wanted : tuple of str, optional
+        Observables, those that were not recorded left out; None for all.
+    chosen : (X,) float, optional
+        Recorded times to use; None for all.
+    level : float
+        Family-wise p-value below which theory and simulation are said to differ.
+
+    Raises
+    ------
+    ValueError
+        When nothing is left to compare, or a chosen time was not recorded.
+    """
+    notes: list[str] = []
+    recorded = recorded_names(simulations)
+    every = {n for simulation in simulations for n in recorded_names([simulation])}
+    if wanted is None and every - set(recorded):
+        left = ", ".join(n for n in OBSERVABLES if n in every and n not in recorded)
+        notes.append(f"{left} not recorded in every simulation, left out.")
+    used = tuple(n for n in recorded if wanted is None or n in wanted)
+    if not used:
+        raise ValueError(f"{name}: none of the observables was recorded in every simulation of the series.")
+    columns = columns_of(solution, simulations, used, chosen, notes, name)
+    data = gather(simulations, columns)
+    theory, scale, observable = theory_of(solution, columns)
+    # What initial condition or normalisation fixes is no test when it is right, and a failure when it is not.
+    rounding = max(_ROUNDING[simulation.settings.precision] for simulation in simulations) * scale
+    still = np.sqrt(data.variances) <= rounding
+    right = np.abs(data.means - theory.values) <= np.maximum(theory.errors, rounding)
+    fixed = np.all(still & right, axis=0)
+    keep: NDArray[np.bool_] = np.logical_not(fixed)
+    if not keep.any():
+        raise ValueError(f"{name}: all values are fixed by the initial condition, nothing is left to compare.")
+    if fixed.any():
+        notes.append(f"not counted, as fixed by initial condition or normalisation and right: {int(fixed.sum())}.")
+    data, scale, observable = data.rows(keep), scale[keep], observable[keep]
+    theory = Theory(theory.values[keep], theory.errors[keep], theory.curves[keep])
+    fit = choose_fit(data)
+    notes += fit.notes
+    design, draws = fit.design, fit.draws
+    scores = limit_scores(data, design, theory)
+    null_z = None if data.values is None else null_scores(data, design, theory, draws)
+    last, single = data.largest(), Design.of(data.dimensions[-1:], data.counts[-1:], 0)
+    several = len(data.dimensions) > 1
+    p_value = family_p_value(scores.z, null_z)
+    if several:
+        last_null = None if data.values is None else null_scores(last, single, theory, draws)
+        p_last = family_p_value(limit_scores(last, single, theory).z, last_null)
+    else:
+        p_last = p_value
+    if null_z is None:
+        notes.append("without replicas correlations are unknown: p-values are bounds for independent comparisons.")
+    rows = _rows(name, columns, keep, data, design, scores, theory, scale)
+    outcome = Outcome.DIFFERS if p_value < level else Outcome.BIAS if p_last < level else Outcome.AGREES
+    check = None if null_z is None else check_normality(scores.z, null_z)
+    effective = None if check is None else check.effective
+    summaries = tuple(
+        _summary(n, [row for row in rows if row.observable == n], scores.z, null_z, observable == n)
+        for n in used
+        if (observable == n).any()
+    )
+    dimensions, counts = tuple(map(int, data.dimensions)), tuple(map(int, data.counts))
+    settings = tuple(simulation.settings for simulation in simulations)
+    verdict = _verdict(name, settings[0], rows, outcome, p_value, p_last, dimensions, effective)
+    return Section(
+        name=name,
+        model=settings[0].model,
+        settings=settings,
+        dimensions=dimensions,
+        replicas=counts,
+        rows=tuple(rows),
+        summaries=summaries,
+        fit=design.formula,
+        fit_p_value=fit.p_value,
+        p_value=p_value,
+        p_value_largest=p_last,
+        normality=check,
+        exact_draws=null_z is not None,
+        effective=effective,
+        outcome=outcome,
+        verdict=verdict,
+        notes=tuple(notes),
+        null_z=null_z,
+    )
+
+
+def _rows(
+    name: str,
+    columns: list[Column],
+    keep: NDArray[np.bool_],
+    data: Data,
+    design: Design,
+    scores: Scores,
+    theory: Theory,
+    scale: FloatArray,
+) -> list[Row]:
+    places = [
+        (column.observable, column.label, float(column.t[i]), None if t_prime is None else float(t_prime[i]))
+        for column in columns
+        for t_prime in (column.t_prime,)
+        for i in range(len(column.t))
+    ]
+    places = [place for place, kept in zip(places, keep, strict=True) if kept]
+    values = design.limit @ data.means
+    # One dimension at a time: its own degrees of freedom.
+    z_each = np.stack(
+        [
+            score(mean - theory.values, variance[None], data.counts[k : k + 1], theory.errors).z
+            for k, (mean, variance) in enumerate(zip(data.means, data.variances, strict=True))
+        ]
+    )
+    slope = slope_scores = chi2 = None
+    if design.terms:
+        slope = design.slopes[0] @ data.means
+        slope_scores = score(slope, np.square(design.slopes[0])[:, None] * data.variances, data.counts, 0.0)
+    spare = len(data.dimensions) - 1 - design.terms
+    if spare > 0:
+        chi2 = misfit(data, design)
+    dimensions, counts = tuple(map(int, data.dimensions)), tuple(map(int, data.counts))
+    sems = np.sqrt(data.variances)
+    rows = []
+    for i, (observable, label, t, t_prime) in enumerate(places):
+        difference = float(values[i] - theory.values[i])
+        rows.append(
+            Row(
+                series=name,
+                observable=observable,
+                label=label,
+                t=t,
+                t_prime=t_prime,
+                theory=float(theory.values[i]),
+                theory_error=float(theory.errors[i]),
+                value=float(values[i]),
+                error=float(scores.error[i]),
+                dof=float(scores.dof[i]),
+                z=float(scores.z[i]),
+                gap=difference / float(scale[i]),
+                gap_error=float(np.hypot(scores.error[i], theory.errors[i]) / scale[i]),
+                scale=float(scale[i]),
+                slope=None if slope is None else float(slope[i]),
+                slope_error=None if slope_scores is None else float(slope_scores.error[i]),
+                slope_z=None if slope_scores is None else float(slope_scores.z[i]),
+                chi2=None if chi2 is None else float(chi2[i]),
+                chi2_dof=max(spare, 0),
+                dimensions=dimensions,
+                replicas=counts,
+                means=tuple(data.means[:, i].tolist()),
+                sems=tuple(sems[:, i].tolist()),
+                z_scores=tuple(z_each[:, i].tolist()),
+            )
+        )
+    return rows
+
+
+def _summary(
+    observable: str, rows: list[Row], z: FloatArray, null_z: SingleArray | None, mine: NDArray[np.bool_]
+) -> Summary:
+    return Summary(
+        observable=observable,
+        rows=len(rows),
+        worst=max(rows, key=lambda row: abs(row.z)),
+        widest=max(rows, key=lambda row: row.shown_gap),
+        p_value=family_p_value(z[mine], None if null_z is None else null_z[:, mine]),
+        steepest=max(rows, key=lambda row: abs(row.slope_z or 0.0)) if rows[0].slope is not None else None,
+    )
+
+
+def _verdict(
+    name: str,
+    settings: Settings,
+    rows: list[Row],
+    outcome: Outcome,
+    p_value: float,
+    p_last: float,
+    dimensions: tuple[int, ...],
+    effective: float | None,
+) -> str:
+    several = len(dimensions) > 1
+    worst = max(rows, key=lambda row: abs(row.z))
+    widest = max(rows, key=lambda row: row.shown_gap)
+    typical = 100.0 * float(np.median([row.gap_error for row in rows]))
+    independent = "" if effective is None else f", about {effective:.0f} independent"
+    count = f"{len(rows)} comparisons{independent}, largest |z| {abs(worst.z):.3g}, typical error {typical:.2g} %"
+    from_ = ", ".join(map(str, dimensions))
+    where = f"after extrapolation from d = {from_}" if several else f"at d = {from_}"
+    if outcome is Outcome.AGREES:
+        text = f"{name}: agrees within errors {where} ({p_text(p_value)}, {count})"
+        if several:
+            text += f", and at d = {dimensions[-1]} alone ({p_text(p_last)})"
+    elif outcome is Outcome.BIAS:
+        last = max(rows, key=lambda row: abs(row.z_scores[-1]))
+        text = (
+            f"{name}: finite-d bias explains it: at d = {dimensions[-1]} alone the simulation differs "
+            f"({p_text(p_last)}, z = {last.z_scores[-1]:+.3g} in {last.place}), {where} it agrees within errors "
+            f"({p_text(p_value)}, {count})"
+        )
+    else:
+        text = f"{name}: differs by {worst.percent} in {worst.place} {where} "
+        text += f"(z = {worst.z:+.3g}, {p_text(p_value)}, {count})"
+        if widest is not worst:
+            text += f"; the largest gap is {widest.percent} in {widest.place}"
+        if settings.model == "network":
+            text += "; for a true network such a gap is to be expected, it is the price of the Gaussian approximation"
+    if settings.optimizer != "flow" and outcome is not Outcome.AGREES:
+        text += "; the theory is that of gradient flow, so the finite step takes part in it"
+    if not several:
+        text += "; with one dimension, a bias of order 1/d cannot be told apart"
+    return text + "."

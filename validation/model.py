@@ -1,0 +1,147 @@
+"""What every finite-size model offers to the optimisers: forces, residuals, initial weights, observables.
+
+The time derivative of the parameters is that of theory section 1, d theta/dt = -(n/d) grad of the empirical risk
+(1/2n) sum (y - f)^2, so that with residuals r_i = y_i - f(x_i) and sigma_i(w) the output of a neuron w on sample i
+
+    dw_l/dt = P (a_l/(m d)) sum_i r_i grad sigma_i(w_l) ,      da_l/dt = (1/(m d)) sum_i r_i sigma_i(w_l) .
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from contextlib import suppress
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dmft.formulation import Formulation
+
+if TYPE_CHECKING:
+    from dmft.problems import NetworkProblem
+    from dmft.targets import ResolvedTarget
+
+FloatArray = NDArray[np.float64]
+
+
+class Model(ABC):
+    """A finite network together with its training set.
+
+    The latent directions are the first k coordinates, which loses nothing: data and initial weights are isotropic.
+
+    Attributes
+    ----------
+    problem : NetworkProblem
+        Where width, activation, target and initial data come from.
+    dimension, samples, width : int
+        d, n, m.
+    whole_activation : bool
+        Whether neurons have the activation itself, and not its truncated Hermite series.
+    """
+
+    whole_activation: ClassVar[bool] = False
+
+    def __init__(self, problem: NetworkProblem, dimension: int, samples: int) -> None:
+        self.problem = problem
+        self.dimension = dimension
+        self.samples = samples
+        self.width = problem.formulation().width
+
+    @abstractmethod
+    def force(self, weights: FloatArray, a: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Time derivatives (m, d) and (m,) on the whole training set, that of the weights not yet projected."""
+
+    @abstractmethod
+    def residuals(self, weights: FloatArray, a: FloatArray) -> FloatArray:
+        """Residuals y - f on the training set, (n,)."""
+
+    def fresh_error(self, weights: FloatArray, a: FloatArray) -> float | None:
+        """Half the mean squared residual on fresh test data, or None where the model has no inputs."""
+        return None
+
+    def descend(self, weights: FloatArray, a: FloatArray, step: float, updates: int, train_a: bool) -> None:
+        """``updates`` updates of full-batch gradient descent, in place.
+
+        Each adds ``step`` times the force to both layers and normalises the rows of the first (theory section 12).
+        """
+        for _ in range(updates):
+            d_weights, d_a = self.force(weights, a)
+            weights += step * d_weights
+            weights /= np.sqrt(np.einsum("ij,ij->i", weights, weights))[:, None]
+            if train_a:
+                a += step * d_a
+
+
+def initial_weights(
+    formulation: Formulation, dimension: int, rng: np.random.Generator
+) -> tuple[FloatArray, FloatArray]:
+    """Draw first-layer weights (m, d) with the problem's overlaps and Gram matrix, and give the second layer (m,).
+
+    Neuron i starts at U v_i plus a Gaussian vector of covariance C_ij(0,0) - v_i v_j in each coordinate (divided by d),
+    normalised: uniform on the sphere where v = 0. Overlaps and Gram matrix therefore hold up to O(1/sqrt(d)), as in
+    any network that is initialised at random.
+    """
+    sizes = formulation.sizes
+    group = np.repeat(np.arange(len(sizes)), sizes)
+    v0 = formulation.v0[group]
+    root = np.sqrt(sizes.astype(float))
+    lone = sizes == 1
+    t0 = formulation.correlation_t0
+    # C_o^gh = (S^gh - delta_gh T^g)/sqrt(m_g m_h); a lone neuron has no pair in its group.
+    cross = (formulation.correlation_s0 - np.diag(t0)) / np.outer(root, root)
+    cross[lone, lone] = 0.0
+    gram = cross[np.ix_(group, group)]
+    np.fill_diagonal(gram, 1.0)
+    remainder = gram - v0 @ v0.T
+    values, vectors = np.linalg.eigh(remainder)
+    factor = vectors * np.sqrt(np.maximum(values, 0.0))
+    if np.array_equal(remainder, np.diag(np.diagonal(remainder))):
+        factor = np.sqrt(np.maximum(remainder, 0.0))  # independent neurons: the same draws whatever the width
+    weights = factor @ rng.standard_normal((len(group), dimension)) / math.sqrt(dimension)
+    weights[:, : v0.shape[1]] += v0
+    weights /= np.linalg.norm(weights, axis=1)[:, None]
+    return weights, formulation.a0[group].copy()
+
+
+def group_means(values: FloatArray, formulation: Formulation) -> FloatArray:
+    """Averages over the neurons of each group, (m, ...) to (G, ...)."""
+    starts = np.concatenate([[0], np.cumsum(formulation.sizes)[:-1]])
+    sums = np.add.reduceat(values, starts, axis=0)
+    return sums / formulation.sizes.reshape(-1, *[1] * (values.ndim - 1))
+
+
+def correlation_modes(earlier: FloatArray, later: FloatArray, formulation: Formulation) -> FloatArray:
+    """Modes of the overlaps between weights (m, d) at two times, in the order of `dmft.solution.mode_names`."""
+    sizes = formulation.sizes
+    overlaps = earlier @ later.T
+    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+    blocks = np.add.reduceat(np.add.reduceat(overlaps, starts, axis=0), starts, axis=1)
+    s = blocks / np.sqrt(np.outer(sizes, sizes))
+    traces = np.add.reduceat(np.diagonal(overlaps), starts)
+    several = sizes > 1
+    t = (traces - np.diagonal(s))[several] / (sizes[several] - 1)
+    return np.concatenate([s.ravel(), t])
+
+
+def population_risk(
+    problem: NetworkProblem, target: ResolvedTarget, weights: FloatArray, a: FloatArray, *, whole_activation: bool
+) -> float:
+    """Test error of given weights: Q(t,t)/2 of theory section 2 at the actual overlaps, label noise included.
+
+    Exact for the Gaussian model, and for a true network too, because two pre-activations on Gaussian inputs are jointly
+    Gaussian. With ``whole_activation`` (a true network) h is the closed form where it is known, also in the overlap of
+    a target phi = sigma; everything else is the Hermite series, which the Gaussian model has.
+    """
+    width = len(a)
+    activation = problem.activation
+    gram = np.clip(weights @ weights.T, -1.0, 1.0)
+    h, whole = activation.h(gram), False
+    if whole_activation:
+        with suppress(ValueError):  # not known
+            h, whole = activation.closed_form(gram), True
+    signal, power = target.phihat(weights[:, : target.latent_dimension]), target.power
+    if whole and problem.target.kind == "same_as_activation":
+        signal, power = activation.closed_form(np.clip(weights[:, 0], -1.0, 1.0)), float(activation.closed_form(1.0))
+    variance = problem.noise_std**2 + power
+    return 0.5 * float(variance - 2.0 * (a @ signal) / width + a @ h @ a / width**2)

@@ -1,0 +1,449 @@
+"""Finite-size simulations of a problem: what `dmft.simulate` does.
+
+Checks what is asked for, plans memory before anything is allocated, runs the replicas (`validation.replicas`) and
+gathers them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from os import PathLike
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from dmft._validate import integer, real, real_array, shown
+from dmft.problems import NetworkProblem
+from dmft.simulation import MODELS, OPTIMIZERS, PRECISIONS, Sample, Settings, Simulation
+from dmft.status import Status
+from validation import dynamics, gaussian_model, replicas
+from validation.model import FloatArray
+
+RTOL = 1e-5
+"""Default tolerance of gradient flow: its error is then far below any statistical one."""
+
+TEST_SAMPLES = 10_000
+"""Default size of the fresh test set of a true network."""
+
+_TIMES = 25  # default recording times, without 0
+_SHARE = 0.8  # of the available memory that replicas may fill
+_ROUNDING = 2e-3  # relative rounding of n = alpha m d that is worth a warning
+
+
+class SimulationError(RuntimeError):
+    """No replica could be finished; the message says why."""
+
+
+@overload
+def simulate(problem: NetworkProblem, dimension: int, **options: Any) -> Simulation: ...
+@overload
+def simulate(problem: NetworkProblem, dimension: Sequence[int], **options: Any) -> list[Simulation]: ...
+def simulate(problem: NetworkProblem, dimension: int | Sequence[int], **options: Any) -> Simulation | list[Simulation]:
+    """Train finite networks of dimension d, several independent replicas of each.
+
+    Parameters
+    ----------
+    problem : SymmetricProblem, GroupedProblem or GeneralProblem
+        What to train.
+    dimension : int or sequence of int
+        Input dimension d, at least k + 1 for k latent directions. Several dimensions give several simulations, whose
+        replicas share the workers; `dmft.compare` extrapolates in 1/d.
+    t_final : float
+        Time to reach, in the theory's unit: gradient flow of the empirical risk, sped up by n/d.
+    replicas : int or sequence of int, optional
+        Number of replicas (numbered from 0), or which ones. Replica i of dimension d is the same whatever else is run.
+        Default 10.
+    model : {"gaussian", "network"}, optional
+        The Gaussian model of theory section 1 (h a polynomial of degree <= 4), for which the theory is exact as d grows
+        to infinity, or a true network on inputs x ~ N(0, I_d), with the activation itself. Default "gaussian".
+    optimizer : {"flow", "gd", "sgd"}, optional
+        Gradient flow by an adaptive integrator, full-batch gradient descent, or minibatch descent on the fixed training
+        set, whose order is reshuffled each epoch ("network" only). Default "flow", or what ``batch`` and ``step`` say.
+    step : float, optional
+        Time advanced by one update of "gd" and "sgd"; or give
+    learning_rate : float, optional
+        eta on the plain gradient of (1/2n) sum (y - f)^2; step = eta d/n. Every update adds the gradient step to the
+        first layer and then normalises its rows.
+    batch : int, optional
+        Samples in one update of "sgd", at most n.
+    times : array_like, optional
+        Recording times; rounded to whole updates. Default 0 and 25 times, equidistant in log t from t_final/1000 on.
+    pair_times : array_like, optional
+        Times between which overlaps C_ij(t, s) and residual correlations are recorded. Default: the last one and three
+        earlier ones, t_final/2, /10 and /100.
+    seed : int, optional
+        Replica i draws from ``numpy.random.SeedSequence([seed, dimension], spawn_key=(i,))``.
+    rtol : float, optional
+        Tolerance of "flow".
+    test_samples : int, optional
+        Fresh test samples of a true network; default 10000.
+    precision : {"auto", "double", "single"}, optional
+        Of the tensors of the Gaussian model: "auto" is double where one replica fits into memory.
+    memory_limit : float, optional
+        Bytes that all replicas together may use; default is 80% of what the machine has available.
+    workers : int, optional
+        Processes of this machine. Numbers do not depend on it.
+    dask : str, optional
+        Address of a running dask.distributed scheduler, which then runs the replicas.
+    checkpoint : path, optional
+        Directory that keeps finished replicas; with ``resume`` they are not run again (also when more replicas or
+        other dimensions are asked for). It is left to the caller to remove it: `validation.replicas.discard`.
+    resume : bool, optional
+        Go on from ``checkpoint``.
+    progress : callable, optional
+        Called with (done, total, key) after each replica.
+    stop : callable, optional
+        Polled; True ends the run with the replicas that are finished.
+    config_text : str, optional
+        TOML text to carry into the saved file.
+
+    Returns
+    -------
+    Simulation or list of Simulation
+        One for each dimension. ``status`` is DONE, INTERRUPTED, or DIVERGED when replicas failed (the message says how
+        many and why); those that finished are kept.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For bad arguments, in one sentence; also when the tensors cannot fit into memory, with what would fit.
+    SimulationError
+        When not a single replica of some dimension was finished.
+    KeyboardInterrupt
+        When interrupted before that.
+    """
+    several = isinstance(dimension, list | tuple | range | np.ndarray)
+    plan = Plan(problem, [*dimension] if several else [dimension], **options)  # type: ignore[misc,list-item]
+    simulations = plan.run()
+    return simulations if several else simulations[0]
+
+
+class Plan:
+    """A checked simulation: parameters and errors are those of `simulate`.
+
+    Attributes
+    ----------
+    settings : list of Settings
+        One for each dimension.
+    times, pair_times : (T,), (K,) float
+        What is recorded.
+    workers : int
+        Processes, after memory has been planned.
+    """
+
+    def __init__(
+        self,
+        problem: NetworkProblem,
+        dimensions: Sequence[int],
+        *,
+        t_final: float,
+        replicas: int | Sequence[int] = 10,
+        model: str = "gaussian",
+        optimizer: str | None = None,
+        step: float | None = None,
+        learning_rate: float | None = None,
+        batch: int | None = None,
+        times: ArrayLike | None = None,
+        pair_times: ArrayLike | None = None,
+        seed: int = 0,
+        rtol: float = RTOL,
+        test_samples: int | None = None,
+        precision: str = "auto",
+        memory_limit: float | None = None,
+        workers: int = 1,
+        dask: str | None = None,
+        checkpoint: str | PathLike[str] | None = None,
+        resume: bool = False,
+        progress: Callable[[int, int, str], None] | None = None,
+        stop: Callable[[], bool] | None = None,
+        config_text: str = "",
+    ) -> None:
+        if not isinstance(problem, NetworkProblem):
+            kind = getattr(problem, "kind", type(problem).__name__)
+            raise TypeError(f"problem must be a symmetric, grouped or general network, not {shown(kind)}.")
+        self.problem = problem
+        formulation = problem.formulation()
+        if not dimensions:
+            raise ValueError("dimension must be an integer or a list of integers, not an empty list.")
+        latent = problem.target.latent_dimension if problem.resolved_target().power > 0.0 else 0
+        smallest = latent + 1
+        checked = [integer("dimension", d, low=1) for d in dimensions]
+        for d in checked:
+            if d < smallest:
+                raise ValueError(f"dimension must be at least {smallest} (latent directions + 1), not {d}.")
+        if len(set(checked)) < len(checked):
+            raise ValueError(f"dimension must list different numbers, not {shown(checked)}.")
+        self.replicas = _replica_numbers(replicas)
+        for name, value, allowed in (
+            ("model", model, MODELS),
+            ("optimizer", optimizer, (*OPTIMIZERS, None)),
+            ("precision", precision, ("auto", *PRECISIONS)),
+        ):
+            if value not in allowed:
+                words = ", ".join(word for word in allowed if word is not None)
+                raise ValueError(f"{name} must be one of {words}, not {shown(value)}.")
+        if model == "gaussian":
+            gaussian_model.check(problem)
+        if optimizer is None:
+            optimizer = "sgd" if batch is not None else "flow" if step is None and learning_rate is None else "gd"
+        _check_optimizer(optimizer, model, step, learning_rate, batch)
+        t_final = real("t_final", t_final, low=0.0, open_low=True)
+        rtol = real("rtol", rtol, low=1e-12, high=1e-2)
+        if test_samples is None:
+            test_samples = TEST_SAMPLES if model == "network" else 0
+        elif model == "gaussian" and test_samples:
+            raise ValueError("test_samples goes with model 'network': the test error of model 'gaussian' is exact.")
+        self.settings = [
+            Settings(
+                model=model,
+                dimension=d,
+                samples=_samples(formulation.alpha, formulation.width, d, step, learning_rate, batch),
+                seed=integer("seed", seed, low=0),
+                optimizer=optimizer,
+                step=_time_step(step, learning_rate, formulation.alpha * formulation.width),
+                batch=batch,
+                rtol=rtol if optimizer == "flow" else None,
+                precision="double",
+                test_samples=test_samples,
+            )
+            for d in checked
+        ]
+        self.times, self.pair_times = _recording_times(t_final, times, pair_times, self.settings[0].step)
+        self.workers = integer("workers", workers, low=1)
+        self._memory(precision, memory_limit, dask is not None)
+        self._dask, self._checkpoint, self._resume = dask, checkpoint, resume
+        self._progress, self._stop, self._config_text = progress, stop, config_text
+
+    def _memory(self, precision: str, memory_limit: float | None, elsewhere: bool) -> None:
+        """Choose precision and number of processes so that the data fit; refuse what cannot."""
+        if memory_limit is None:
+            available = math.inf if elsewhere else _SHARE * available_memory()
+        else:
+            available = real("memory_limit", memory_limit, low=0.0, open_low=True)
+        for place, settings in enumerate(self.settings):
+            choices: tuple[str, ...] = ("double",) if precision == "auto" else (precision,)
+            if precision == "auto" and settings.model == "gaussian":
+                choices = PRECISIONS
+            if settings.model == "network" and choices != ("double",):
+                raise ValueError("precision 'single' goes with model 'gaussian', whose tensors are large.")
+            for choice in choices:
+                chosen = replace(settings, precision=choice)
+                need = _bytes(self.problem, chosen, len(self.pair_times))
+                if need <= available:
+                    break
+            else:
+                raise ValueError(self._too_large(chosen, need, available))
+            self.settings[place] = chosen
+            fit = max(1, int(available // need)) if math.isfinite(available) else self.workers
+            if fit < self.workers:
+                warnings.warn(
+                    f"{fit} of {self.workers} workers are used: one replica at d = {chosen.dimension} takes "
+                    f"{need / 1e9:.2f} GB, and {available / 1e9:.2f} GB may be filled.",
+                    UserWarning,
+                    stacklevel=4,
+                )
+                self.workers = fit
+
+    def _too_large(self, settings: Settings, need: int, available: float) -> str:
+        def fits(d: int) -> bool:
+            samples = max(1, round(self.problem.alpha * self.problem.formulation().width * d))
+            smaller = replace(settings, dimension=d, samples=samples, batch=None)
+            return _bytes(self.problem, smaller, len(self.pair_times)) <= available
+
+        largest = 0
+        low, high = 1, settings.dimension
+        while low <= high:
+            middle = (low + high) // 2
+            if fits(middle):
+                largest, low = middle, middle + 1
+            else:
+                high = middle - 1
+        what = f"{settings.samples} samples"
+        if settings.model == "gaussian":
+            what += f" of {gaussian_model.components(self.problem, settings.dimension):,} Gaussian components"
+        return (
+            f"dimension {settings.dimension} is too large: {what} in {settings.precision} precision need "
+            f"{need / 1e9:.2f} GB, and {available / 1e9:.2f} GB may be filled; dimension <= {largest} would fit."
+        )
+
+    def fingerprint(self) -> str:
+        """Hash of all that a replica depends on besides its number and dimension."""
+        settings = [
+            {key: value for key, value in s.to_dict().items() if key not in ("dimension", "samples", "precision")}
+            for s in self.settings[:1]
+        ]
+        what = [self.problem.to_dict(), settings, self.times.tolist(), self.pair_times.tolist()]
+        return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
+
+    def run(self) -> list[Simulation]:
+        """Run what is not finished yet and gather everything; see `simulate`."""
+        jobs = {
+            f"d{s.dimension}-{s.precision}-r{replica:05d}": dynamics.Job(
+                problem=self.problem.to_dict(),
+                settings=s.to_dict(),
+                replica=replica,
+                times=tuple(self.times.tolist()),
+                pair_times=tuple(self.pair_times.tolist()),
+            )
+            for s in sorted(
+                self.settings, key=lambda s: -s.dimension
+            )  # the longest first, so that workers end together
+            for replica in self.replicas
+        }
+        outcome = replicas.run(
+            dynamics.run,
+            [replicas.Task(key, job) for key, job in jobs.items()],
+            workers=self.workers,
+            dask=self._dask,
+            store=self._checkpoint,
+            resume=self._resume and self._checkpoint is not None and Path(self._checkpoint).exists(),
+            fingerprint=self.fingerprint(),
+            progress=self._progress,
+            stop=self._stop,
+        )
+        return [self._gather(settings, jobs, outcome) for settings in self.settings]
+
+    def _gather(self, settings: Settings, jobs: dict[str, dynamics.Job], outcome: replicas.Outcome) -> Simulation:
+        mine = [key for key, job in jobs.items() if job.settings["dimension"] == settings.dimension]
+        done = [key for key in mine if key in outcome.results]
+        failures = [outcome.failures[key] for key in mine if key in outcome.failures]
+        missing = f"{len(done)} of {len(mine)} replicas at d = {settings.dimension} are finished"
+        if not done:
+            if outcome.interrupted:
+                raise KeyboardInterrupt(f"interrupted: {missing}.")
+            raise SimulationError(f"{missing}: {failures[0]}")
+        status, message = Status.DONE, f"{len(done)} replicas finished."
+        if failures:
+            status, message = Status.DIVERGED, f"{missing}; {len(failures)} failed, the first with: {failures[0]}"
+        elif outcome.interrupted:
+            status, message = Status.INTERRUPTED, f"{missing}; resume to run the others."
+        results = [outcome.results[key] for key in done]
+        names = [name for name in results[0] if name != "wall_time"]
+        return Simulation(
+            problem=self.problem,
+            settings=settings,
+            t=self.times,
+            pair_times=self.pair_times,
+            observables={name: Sample.of(np.array([result[name] for result in results])) for name in names},
+            replica_index=[jobs[key].replica for key in done],
+            status=status,
+            message=message,
+            wall_time=float(sum(float(result["wall_time"]) for result in results)),
+            config_text=self._config_text,
+        )
+
+
+def _replica_numbers(value: int | Sequence[int]) -> list[int]:
+    if isinstance(value, list | tuple | range | np.ndarray):
+        numbers = [integer("replicas", number, low=0) for number in value]
+        if not numbers or len(set(numbers)) < len(numbers):
+            raise ValueError(f"replicas must list different numbers, at least one, not {shown(value)}.")
+        return sorted(numbers)
+    return list(range(integer("replicas", value, low=1)))
+
+
+def _check_optimizer(
+    optimizer: str, model: str, step: float | None, learning_rate: float | None, batch: int | None
+) -> None:
+    given = [name for name, value in (("step", step), ("learning_rate", learning_rate)) if value is not None]
+    if optimizer == "flow" and given:
+        raise ValueError(f"{given[0]} goes with optimizer 'gd' or 'sgd', not with 'flow', which chooses its own steps.")
+    if optimizer != "flow" and len(given) != 1:
+        raise ValueError(f"optimizer {optimizer!r} needs exactly one of step and learning_rate.")
+    if optimizer == "sgd" and batch is None:
+        raise ValueError("optimizer 'sgd' needs batch, the samples of one update.")
+    if optimizer != "sgd" and batch is not None:
+        raise ValueError(f"batch goes with optimizer 'sgd', not with {optimizer!r}.")
+    if optimizer == "sgd" and model != "network":
+        raise ValueError("optimizer 'sgd' needs model 'network'.")
+
+
+def _samples(
+    alpha: float, width: int, dimension: int, step: float | None, learning_rate: float | None, batch: int | None
+) -> int:
+    """Round alpha m d to n."""
+    exact = alpha * width * dimension
+    samples = round(exact)
+    if samples < 1:
+        raise ValueError(f"dimension {dimension} gives n = alpha m d = {exact:.3g} samples, less than one.")
+    if abs(samples - exact) > _ROUNDING * exact:
+        warnings.warn(
+            f"n = alpha m d = {exact:.6g} is rounded to {samples} at d = {dimension}, which changes alpha by "
+            f"{samples / exact - 1:+.2%}: choose dimensions that make n an integer.",
+            UserWarning,
+            stacklevel=5,
+        )
+    if batch is not None and integer("batch", batch, low=1) > samples:
+        raise ValueError(f"batch must be at most n = {samples} (dimension {dimension}), not {batch}.")
+    return samples
+
+
+def _time_step(step: float | None, learning_rate: float | None, ratio: float) -> float | None:
+    """Time of an update; ``ratio`` is n/d."""
+    if learning_rate is not None:
+        return real("learning_rate", learning_rate, low=0.0, open_low=True) / ratio
+    return None if step is None else real("step", step, low=0.0, open_low=True)
+
+
+def _recording_times(
+    t_final: float, times: ArrayLike | None, pair_times: ArrayLike | None, step: float | None
+) -> tuple[FloatArray, FloatArray]:
+    """Curve and pair times, ascending, on whole updates."""
+    if step is not None and t_final < step:
+        raise ValueError(f"t_final = {t_final:g} must be at least one step, {step:g}.")
+
+    def rounded(values: FloatArray) -> FloatArray:
+        on_grid = values if step is None else np.round(values / step) * step
+        return np.unique(on_grid)
+
+    if times is None:
+        chosen = np.concatenate([[0.0], np.geomspace(t_final / 1000.0, t_final, _TIMES)])
+        chosen[-1] = t_final
+    else:
+        chosen = real_array("times", times, ndim=1)
+        if len(chosen) == 0:
+            raise ValueError("times must hold at least one time, not none.")
+    pairs = np.array([0.01, 0.1, 0.5, 1.0]) * t_final
+    if pair_times is not None:
+        pairs = real_array("pair_times", pair_times, ndim=1)
+    for name, values in (("times", chosen), ("pair_times", pairs)):
+        if len(values) and (values.min() < 0.0 or values.max() > t_final):
+            raise ValueError(f"{name} must lie in [0, t_final] = [0, {t_final:g}], not {shown(values.tolist())}.")
+    pairs, chosen = rounded(pairs), rounded(chosen)
+    # Times that differ by rounding only are one time.
+    apart = ~np.isclose(chosen[:, None], pairs, rtol=1e-9, atol=0.0).any(axis=1)
+    return np.unique(np.concatenate([chosen[apart], pairs])), pairs
+
+
+def _bytes(problem: NetworkProblem, settings: Settings, pairs: int) -> int:
+    """Memory that one replica fills, besides what Python itself takes."""
+    width = problem.formulation().width
+    parameters = width * (settings.dimension + 1) * 8
+    kept = pairs * (parameters + settings.samples * 8) + 20 * parameters
+    if settings.model == "gaussian":
+        itemsize = 8 if settings.precision == "double" else 4
+        return kept + gaussian_model.memory(problem, settings.dimension, settings.samples, itemsize)
+    return kept + 8 * (settings.samples + settings.test_samples) * (settings.dimension + 3)
+
+
+def available_memory() -> int:
+    """Bytes of memory that are free on this machine, or in the control group of this process if that is less."""
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                free = int(line.split()[1]) * 1024
+        limit, used = (Path(f"/sys/fs/cgroup/memory.{name}").read_text().strip() for name in ("max", "current"))
+        if limit != "max":
+            free = min(free, int(limit) - int(used))
+    except (OSError, ValueError, IndexError):
+        pass  # other systems have no such files
+    return max(free, 0)
