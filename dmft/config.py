@@ -57,6 +57,11 @@ class SolveOptions:
     times: tuple[float, ...] | None = None
     max_rows: int | None = None
 
+    def arguments(self) -> dict[str, Any]:
+        """Keyword arguments of `dmft.solve` besides ``t_final``."""
+        values: dict[str, Any] = {"rtol": self.rtol, "method": self.method, "times": self.times}
+        return values if self.max_rows is None else values | {"max_rows": self.max_rows}
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "t_final", _validate.real("t_final", self.t_final, low=0.0, open_low=True))
         object.__setattr__(self, "rtol", _validate.real("rtol", self.rtol, low=0.0, open_low=True, high=0.1))
@@ -128,6 +133,8 @@ class Config:
         overridden.
     name : str
         Name of the file without its suffix.
+    swept : bool
+        Whether there is a ``[sweep]``, whose members this is not one of.
     """
 
     problem: problems.Problem
@@ -135,6 +142,7 @@ class Config:
     simulate: tuple[SimulateOptions, ...]
     text: str
     name: str
+    swept: bool = False
 
 
 _SOLVE_KEYS = tuple(field.name for field in fields(SolveOptions))
@@ -230,7 +238,8 @@ def parse(text: str, overrides: Iterable[str] = (), *, name: str = "config") -> 
         header = " ".join(f"# {name}, with {', '.join(overrides)}".split())  # one line, whatever was typed
         text = f"{header}\n{_dump(tables)}"
     problem, options, simulate = _check(tables)
-    return Config(problem=problem, solve=options, simulate=simulate, text=text, name=name)
+    swept = bool(tables.get("sweep"))
+    return Config(problem=problem, solve=options, simulate=simulate, text=text, name=name, swept=swept)
 
 
 def ready_names() -> list[str]:

@@ -14,6 +14,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -46,6 +47,7 @@ __all__ = [
     "load",
     "save",
     "save_csv",
+    "save_result",
     "save_simulation",
     "save_simulation_csv",
 ]
@@ -160,6 +162,34 @@ def _write_two_time(group: h5py.Group, solution: Solution, arrays: Mapping[str, 
     for name, (dimensions, long_name, description) in TWO_TIME_TEXTS.items():
         if f"two_time/{name}" in arrays:
             attach(group, dataset(group, name, arrays[f"two_time/{name}"], long_name, description), dimensions)
+
+
+def save_result(result: Solution | Simulation, path: Path) -> Path:
+    """Save, but never replace a complete result by a partial one: that goes to ``<name>.partial.h5``.
+
+    Returns
+    -------
+    Path
+        Where it went.
+
+    Raises
+    ------
+    OSError
+        When the place cannot be written.
+    """
+    if not result.status.ok and _is_complete(path):
+        path = path.with_name(f"{path.stem}.partial{path.suffix}")
+    result.save(path)
+    return path
+
+
+def _is_complete(path: Path) -> bool:
+    if not path.exists():
+        return False
+    try:
+        return bool(load(path).status.ok)
+    except (OSError, ValueError):
+        return True  # unreadable to this version: not ours to replace
 
 
 def load(path: str | PathLike[str]) -> Solution | Simulation:

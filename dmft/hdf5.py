@@ -125,6 +125,21 @@ def _git() -> tuple[str, str]:
         return "unknown", "unknown"
 
 
+def made_by_this_version(path: str | PathLike[str]) -> bool:
+    """Whether a file was written by the very code that runs now: the same commit, without changes since.
+
+    Where there is no repository the version number decides.
+    """
+    import dmft
+
+    with opened(path) as file:
+        commit, dirty = str(file.attrs.get("git_commit")), str(file.attrs.get("git_dirty"))
+        version = str(file.attrs.get("package_version"))
+    if version != dmft.__version__:
+        return False
+    return (commit, dirty) == _git() and dirty != "yes"
+
+
 def _version(library: str) -> str:
     try:
         return metadata.version(library)
@@ -222,7 +237,10 @@ def write_parameters(group: h5py.Group, parameters: Mapping[str, Any], record: s
     """One scalar dataset a parameter, the canonical JSON that is read back, and the TOML text."""
     for name, value in scalars(parameters).items():
         # Booleans as integers: the HDF5 enumeration that h5py would write is unknown to netCDF readers.
-        dataset(group, name, int(value) if isinstance(value, bool) else value, name, f"parameter {name} of the run")
+        plain = int(value) if isinstance(value, bool) else value
+        if isinstance(plain, int) and plain.bit_length() > 63:  # seeds may be large; the JSON has them as numbers
+            plain = str(plain)
+        dataset(group, name, plain, name, f"parameter {name} of the run")
     dataset(group, "canonical_json", record, "canonical JSON", "all parameters, exactly; what the package reads back")
     dataset(group, "config_toml", config_text, "config", "TOML text of the run, empty when run from Python")
 

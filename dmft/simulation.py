@@ -59,6 +59,8 @@ class Settings:
         Of the data tensors.
     test_samples : int
         Size of the fresh test set of each replica; 0 for the Gaussian model, whose test error is known exactly.
+    revision : int
+        Of the simulators: changes whenever their numbers do.
     """
 
     model: str
@@ -71,6 +73,7 @@ class Settings:
     rtol: float | None = None
     precision: str = "double"
     test_samples: int = 0
+    revision: int = 1
 
     def __post_init__(self) -> None:
         for name, allowed in (("model", MODELS), ("optimizer", OPTIMIZERS), ("precision", PRECISIONS)):
@@ -361,7 +364,8 @@ class Simulation:
                 for name in ("train_error", "test_error", "test_error_fresh"):
                     if name in self._samples:
                         sample = self._samples[name]
-                        cells.append(f"{name} {sample.mean[place]:.5f} +- {sample.sem[place]:.5f}")
+                        error = f" +- {sample.sem[place]:.5f}" if sample.count > 1 else ""
+                        cells.append(f"{name} {sample.mean[place]:.5f}{error}")
                 lines.append("  " + "  ".join(cells))
         lines.append(f"status {self.status.value}: {self.message}")
         return "\n".join(lines)

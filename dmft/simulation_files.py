@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 from collections.abc import Mapping
 from os import PathLike
@@ -110,6 +111,10 @@ def _write_group(
         group.attrs["auxiliary_signals"] = np.array(others, dtype=object)
     scale(group, "t", arrays[f"{place}/t"], *SCALE_TEXTS["t"])
     if place == "two_time":
+        if "correlation" in names:
+            order = np.array(["mode", "t", "t_prime"], dtype=object)
+            signal = {"signal": "correlation_mean", "axes": order}
+            group.attrs.update({"NX_class": "NXdata", "title": "two-time functions", **signal})
         scale(group, "t_prime", arrays["two_time/t"], *SCALE_TEXTS["t_prime"])
         scale(group, "mode", np.array(simulation.modes, dtype=object), *SCALE_TEXTS["mode"])
     scale(group, "replica", simulation.replica_index, *SCALE_TEXTS["replica"])
@@ -167,6 +172,9 @@ def read_simulation(file: h5py.File) -> Simulation:
         shapes = Simulation(**frame, observables={}, replica_index=[]).shapes()
     except ValueError as error:
         raise FileFormatError(f"{name}: {error}") from None
+    # Axes that a file may leave out, as the curves of a solution do.
+    alone, single = problem.kind == "symmetric", problem.formulation().latent_dimension == 1
+    optional = {"a": (False, alone), "gamma": (False, alone), "v": (False, alone, single)}
     samples: dict[str, Sample] = {}
     arrays: dict[str, np.ndarray[Any, Any]] = {"curves/t": t, "two_time/t": pair_times}
     for place, names in (("curves", CURVES), ("two_time", TWO_TIME)):
@@ -174,7 +182,8 @@ def read_simulation(file: h5py.File) -> Simulation:
             found = {part: file[f"{place}/{key}_{part}"][...] for part in _PARTS if f"{place}/{key}_{part}" in file}
             arrays |= {f"{place}/{key}_{part}": values for part, values in found.items()}
             if found:
-                samples[key] = _sample(f"{name}: {key}", found, shapes[key], record["settings"].get("replicas"))
+                replicas = record["settings"].get("replicas")
+                samples[key] = _sample(f"{name}: {key}", found, shapes[key], optional.get(key, ()), replicas)
     if not samples:
         raise FileFormatError(f"{name} has none of the curves {', '.join(CURVES)}")
     count = max(sample.count for sample in samples.values())
@@ -203,27 +212,35 @@ def _text(file: h5py.File, place: str) -> str:
 
 
 def _sample(
-    where: str, found: Mapping[str, np.ndarray[Any, Any]], shape: tuple[int, ...], replicas: int | None
+    where: str,
+    found: Mapping[str, np.ndarray[Any, Any]],
+    shape: tuple[int, ...],
+    axes: tuple[bool, ...],
+    replicas: int | None,
 ) -> Sample:
-    """One observable from its parts; axes of length one that the file leaves out are put back."""
-    try:
-        if "replicas" in found:
-            values = np.asarray(found["replicas"], dtype=np.float64)
-            own = Sample.of(values.reshape(len(values), *shape))
-            if not {"mean", "sem"} <= set(found):
-                return own
-            mean, sem = found["mean"].reshape(shape), found["sem"].reshape(shape)
-            return Sample(mean=mean, sem=sem, count=own.count, values=own.values)
+    """One observable from its parts; axes that the file may leave out are put back.
+
+    ``axes`` says for each axis of ``shape`` whether it may be missing.
+    """
+
+    def shaped(part: str, lead: tuple[int, ...] = ()) -> np.ndarray[Any, Any]:
+        values = np.asarray(found[part], dtype=np.float64)
+        full = (*lead, *shape)
+        short = (*lead, *(n for n, may in itertools.zip_longest(shape, axes, fillvalue=False) if not may))
+        if values.shape not in (full, short):
+            raise FileFormatError(f"{where}_{part} has shape {values.shape}, not {full}")
+        return values.reshape(full)
+
+    if "replicas" in found:
+        own = Sample.of(shaped("replicas", np.shape(found["replicas"])[:1]))
         if not {"mean", "sem"} <= set(found):
-            raise FileFormatError(f"{where} needs _replicas, or both _mean and _sem")
-        if replicas is None:
-            raise FileFormatError(f"{where} has means only, so the settings must have the number of replicas")
-        mean, sem = (np.asarray(found[part], dtype=np.float64).reshape(shape) for part in ("mean", "sem"))
-        return Sample(mean=mean, sem=sem, count=int(replicas), values=None)
-    except ValueError as error:
-        if isinstance(error, FileFormatError):
-            raise
-        raise FileFormatError(f"{where} does not have the shape {shape}") from None
+            return own
+        return Sample(mean=shaped("mean"), sem=shaped("sem"), count=own.count, values=own.values)
+    if not {"mean", "sem"} <= set(found):
+        raise FileFormatError(f"{where} needs _replicas, or both _mean and _sem")
+    if replicas is None:
+        raise FileFormatError(f"{where} has means only, so the settings must have the number of replicas")
+    return Sample(mean=shaped("mean"), sem=shaped("sem"), count=int(replicas), values=None)
 
 
 def save_simulation_csv(simulation: Simulation, path: str | PathLike[str]) -> None:

@@ -14,6 +14,7 @@ class Status(Enum):
     TOLERANCE_NOT_MET = "tolerance_not_met"
     DIVERGED = "diverged"
     INTERRUPTED = "interrupted"
+    FAILED = "failed"
 
     @property
     def ok(self) -> bool:

@@ -264,7 +264,7 @@ THEIRS: dict[str, tuple[dict[str, Any], Any, str]] = {
     ),
     "mean without sem": ({"t": T, "a_mean": np.ones(4)}, GOOD, "a needs _replicas, or both _mean and _sem"),
     "means without replicas": ({"t": T, "a_mean": np.ones(4), "a_sem": np.ones(4)}, GOOD, "number of replicas"),
-    "shape": ({"t": T, "a_replicas": np.ones((2, 5))}, GOOD, r"a does not have the shape \(4, 1\)"),
+    "shape": ({"t": T, "a_replicas": np.ones((2, 5))}, GOOD, r"a_replicas has shape \(2, 5\), not \(2, 4, 1\)"),
     "nan": ({"t": T, "a_replicas": np.full((2, 4), np.nan)}, GOOD, "a_mean contains NaN"),
     "times": ({"t": T[::-1], "a_replicas": np.ones((2, 4))}, GOOD, "t must hold increasing times"),
     "replica numbers": (ONE | {"replica": [0, 1, 2]}, GOOD, r"replica_index has shape \(3,\); expected \(2,\)"),

@@ -376,17 +376,18 @@ def need(dimension: int, precision: str) -> int:
 
 
 def test_memory_limit_refuses_with_what_would_fit() -> None:
-    limit = 0.4 * need(200, "single")
+    limit = 0.4 * need(200, "double")
     with pytest.raises(ValueError, match="dimension 200 is too large") as caught:
         Plan(symmetric(), [200], t_final=1.0, memory_limit=limit)
     text = str(caught.value)
     columns = 200 + 200 * 201 // 2
-    for words in ("600 samples", f"{columns:,} Gaussian components", "single precision", f"{limit / 1e9:.2f} GB"):
+    hint = "precision = single takes half"
+    for words in ("600 samples", f"{columns:,} Gaussian components", "double precision", hint, f"{limit / 1e9:.2f} GB"):
         assert words in text
     assert "\n" not in text
     (fits,) = re.findall(r"dimension <= (\d+) would fit", text)
     accepted = Plan(symmetric(), [int(fits)], t_final=1.0, memory_limit=limit)
-    assert accepted.settings[0].precision == "single" and 1 < int(fits) < 200
+    assert accepted.settings[0].precision == "double" and 1 < int(fits) < 200
     with pytest.raises(ValueError, match="too large"):
         Plan(symmetric(), [int(fits) + 1], t_final=1.0, memory_limit=limit)
 
@@ -401,15 +402,20 @@ def test_memory_limit_of_a_network() -> None:
         plan(int(fits) + 1)
 
 
-def test_automatic_precision() -> None:
+def test_automatic_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It depends on the size of the problem and on nothing else: free memory must not change results."""
     double, single = need(100, "double"), need(100, "single")
     assert single < 0.6 * double
-    for limit, expected in ((1.01 * double, "double"), (0.99 * double, "single"), (1.01 * single, "single")):
-        plan = Plan(symmetric(), [100], t_final=1.0, memory_limit=limit)
-        assert plan.settings[0].precision == expected
-    for limit, precision in ((0.99 * double, "double"), (0.99 * single, "auto")):
-        with pytest.raises(ValueError, match=f"in {'double' if precision == 'double' else 'single'} precision need"):
-            Plan(symmetric(), [100], t_final=1.0, memory_limit=limit, precision=precision)
+    assert Plan(symmetric(), [100], t_final=1.0, memory_limit=1.01 * double).settings[0].precision == "double"
+    with pytest.raises(ValueError, match="in double precision need"):
+        Plan(symmetric(), [100], t_final=1.0, memory_limit=0.99 * double)
+    chosen = Plan(symmetric(), [100], t_final=1.0, memory_limit=1.01 * single, precision="single")
+    assert chosen.settings[0].precision == "single"
+    with pytest.raises(ValueError, match="in single precision need"):
+        Plan(symmetric(), [100], t_final=1.0, memory_limit=0.99 * single, precision="single")
+    monkeypatch.setattr(simulations, "SINGLE_ABOVE", 0.99 * double)
+    for limit in (1.01 * single, 10.0 * double):
+        assert Plan(symmetric(), [100], t_final=1.0, memory_limit=limit).settings[0].precision == "single"
     result = simulate(symmetric(), D, **RUN, replicas=1, precision="single")
     twin = simulate(symmetric(), D, **RUN, replicas=1)
     assert result.settings.precision == "single" and twin.settings.precision == "double"

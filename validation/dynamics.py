@@ -20,11 +20,17 @@ from validation.gaussian_model import GaussianModel
 from validation.model import FloatArray, Model, correlation_modes, group_means, initial_weights, population_risk
 from validation.network import Network, epochs
 
+REVISION = 1
+"""To be raised whenever the numbers of a simulation change: replicas of another revision are never taken for these."""
+
 CHUNK = 4096
 """Updates between two looks at the clock and at the numbers."""
 
 _HUGE = 1e50
 """Second layers beyond this have diverged; squares of squares are still finite, so that averages can be taken."""
+
+ORDER = 1 << 20
+"""Sample numbers drawn at once for minibatches: bounds memory, not the result."""
 
 State = tuple[FloatArray, FloatArray]
 """Weights (m, d) with rows of unit norm, and second layer (m,)."""
@@ -82,12 +88,16 @@ def run(job: Job) -> dict[str, FloatArray]:
     seeds = np.random.SeedSequence([settings.seed, settings.dimension], spawn_key=(job.replica,)).spawn(4)
     data, start, order, test = (np.random.default_rng(seed) for seed in seeds)
     weights, a = initial_weights(problem.formulation(), settings.dimension, start)
+    if settings.revision != REVISION:
+        raise ValueError(f"simulations of revision {settings.revision} cannot be run by this version ({REVISION}).")
     model: Model
     if settings.model == "gaussian":
         dtype = np.float64 if settings.precision == "double" else np.float32
         model = GaussianModel(problem, settings.dimension, settings.samples, data, dtype)
-    else:
+    elif settings.model == "network":
         model = Network(problem, settings.dimension, settings.samples, data, test, settings.test_samples)
+    else:
+        raise ValueError(f"model {settings.model!r} has no simulator.")
     record = _Record(model, job)
     times = np.array(job.times)
     with np.errstate(over="ignore", invalid="ignore"):  # divergence is looked for, and said in words
@@ -186,8 +196,13 @@ def _minibatch(
     assert batch is not None
     samples = epochs(order, model.samples, batch)
 
+    at_once = max(1, ORDER // batch)
+
     def advance(weights: FloatArray, a: FloatArray, updates: int) -> None:
-        model.descend_batches(weights, a, step, batch, samples(updates), train_a)
+        while updates > 0:
+            now = min(updates, at_once)
+            model.descend_batches(weights, a, step, batch, samples(now), train_a)
+            updates -= now
 
     yield from _descent(model, state, times, settings, advance)
 

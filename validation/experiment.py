@@ -1,14 +1,13 @@
 """A configuration run to the end: theory, simulations, comparison, with everything kept that was finished before.
 
-One directory holds what a configuration gives: ``NAME.h5`` (theory), ``NAME-gaussian-d100.h5`` (simulations, one file a
-model and dimension), ``NAME.csv``, ``NAME.json`` and ``NAME.png`` (comparison). Files whose parameters are those of the
-configuration are read instead of being computed again; while replicas run, the finished ones are in
-``NAME-gaussian.replicas``.
+One directory holds what a configuration gives: ``NAME.h5`` (theory), ``NAME-gaussian-d100.h5`` (simulations, one file
+a model and dimension), ``NAME.csv``, ``NAME.json`` and ``NAME.png`` (comparison). A simulation with just the parameters
+of the configuration is read instead of being computed again, and so is a solution if this very version of the package
+has made it. While replicas run, the finished ones are in ``NAME-gaussian-HASH.replicas``.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,17 +15,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dmft.files import FileFormatError, load
+from dmft.files import FileFormatError, load, save_result
+from dmft.hdf5 import made_by_this_version
 from dmft.simulation import Simulation
 from dmft.solution import Solution
 from dmft.status import Status
 from solvers import solve
-from solvers.base import ProgressCallback
+from solvers.base import CannotResumeError, ProgressCallback
 from validation import replicas
-from validation.simulations import Plan
+from validation.simulations import Plan, SimulationError, SimulationInterrupt
 
 if TYPE_CHECKING:
-    from dmft.config import Config, SimulateOptions
+    from dmft.config import Config
     from validation.comparison import Report
 
 Ticker = Callable[[int, int, str], None]
@@ -52,32 +52,32 @@ class Experiment:
     files: tuple[Path, ...]
 
 
-def plan(
-    config: Config,
-    options: SimulateOptions,
-    *,
-    workers: int,
-    dask: str | None,
-    checkpoint: Path | None = None,
-    **hooks: object,
-) -> Plan:
-    """Check one ``[simulate]`` table; errors as `dmft.simulate`."""
-    return Plan(
-        config.problem,  # type: ignore[arg-type]  # checked there
-        options.dimensions,
-        workers=workers,
-        dask=dask,
-        checkpoint=checkpoint,
-        resume=checkpoint is not None,
-        config_text=config.text,
-        **options.arguments(),
-        **hooks,  # type: ignore[arg-type]
-    )
-
-
 def check(config: Config, *, workers: int, dask: str | None) -> list[Plan]:
     """Check every ``[simulate]`` table of a configuration; errors and warnings as `dmft.simulate`."""
-    return [plan(config, options, workers=workers, dask=dask) for options in config.simulate]
+    return [
+        Plan(
+            config.problem,  # type: ignore[arg-type]  # checked there
+            options.dimensions,
+            workers=workers,
+            dask=dask,
+            config_text=config.text,
+            **options.arguments(),
+        )
+        for options in config.simulate
+    ]
+
+
+def targets(config: Config, stem: Path, checked: list[Plan]) -> list[Path]:
+    """The files that `run_simulations` writes."""
+    return [
+        _target(stem, tag, settings.dimension)
+        for one, tag in zip(checked, tags(config), strict=True)
+        for settings in one.settings
+    ]
+
+
+def _target(stem: Path, tag: str, dimension: int) -> Path:
+    return _file(stem, f"-{tag}-d{dimension}.h5")
 
 
 def tags(config: Config) -> list[str]:
@@ -143,35 +143,27 @@ def run_simulations(
     if checked is None:
         checked = check(config, workers=workers, dask=dask)
     results: list[tuple[Simulation, Path]] = []
-    for one, options, tag in zip(checked, config.simulate, tags(config), strict=True):
-        store = stem.with_name(f"{stem.name}-{tag}.replicas")
-        files = {s.dimension: stem.with_name(f"{stem.name}-{tag}-d{s.dimension}.h5") for s in one.settings}
-        if file is not None:
-            files = dict.fromkeys(files, file)
+    for one, tag in zip(checked, tags(config), strict=True):
+        # Named after what the replicas depend on: those of other parameters are left alone.
+        store = _file(stem, f"-{tag}-{one.fingerprint()[:8]}.replicas")
+        files = {s.dimension: file or _target(stem, tag, s.dimension) for s in one.settings}
         found = {d: _finished(place, one, d) if reuse else None for d, place in files.items()}
         missing = [d for d, simulation in found.items() if simulation is None]
         if missing:
             if not reuse:
                 replicas.discard(store)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)  # said when it was checked
-                todo = Plan(
-                    one.problem,
-                    missing,
-                    workers=workers,
-                    dask=dask,
-                    checkpoint=store,
-                    resume=True,
-                    progress=progress,
-                    stop=stop,
-                    config_text=config.text,
-                    **options.arguments(),
-                )
-            for simulation in todo.run():
-                simulation.save(files[simulation.settings.dimension])
-                found[simulation.settings.dimension] = simulation
-                if simulation.status is Status.INTERRUPTED:
-                    raise KeyboardInterrupt(f"interrupted; finished replicas are kept in {store}.")
+            todo = one.restricted(missing, checkpoint=store, resume=True, progress=progress, stop=stop)
+            try:
+                made = todo.run()
+            except (SimulationError, SimulationInterrupt) as error:
+                for simulation in error.simulations:
+                    save_result(simulation, files[simulation.settings.dimension])
+                raise
+            for simulation in made:
+                d = simulation.settings.dimension
+                files[d], found[d] = save_result(simulation, files[d]), simulation
+            if any(simulation.status is Status.INTERRUPTED for simulation in made):
+                raise KeyboardInterrupt(f"interrupted; finished replicas are kept in {store}.")
             if all(simulation is not None and simulation.status is Status.DONE for simulation in found.values()):
                 replicas.discard(store)
         results += [(simulation, files[d]) for d, simulation in found.items() if simulation is not None]
@@ -204,35 +196,62 @@ def _finished(file: Path, check: Plan, dimension: int) -> Simulation | None:
 
 
 def theory(config: Config, file: Path, *, progress: ProgressCallback | None = None, reuse: bool = True) -> Solution:
-    """Solve the theory of a configuration and save it, or read the file that holds it already."""
+    """Solve the theory of a configuration and save it, or read the file that holds it already.
+
+    A file is read only when the very same version of the package has made it; a run that was stopped goes on from its
+    checkpoint ``<file>.checkpoint``.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        When interrupted; the checkpoint and the partial result are kept.
+    """
     if reuse and file.exists():
-        try:
-            found = load(file)
-        except FileFormatError:
-            found = None
-        options = config.solve
-        if (
-            isinstance(found, Solution)
-            and found.status is Status.DONE
-            and found.problem == config.problem
-            and found.rtol <= options.rtol
-            and found.t[-1] >= options.t_final
-        ):
+        found = _solved(config, file)
+        if found is not None:
             return found
-    options = config.solve
-    limits: dict[str, Any] = {} if options.max_rows is None else {"max_rows": options.max_rows}
-    solution = solve(
-        config.problem,
-        options.t_final,
-        rtol=options.rtol,
-        method=options.method,
-        times=options.times,
-        progress=progress,
-        config_text=config.text,
-        **limits,
-    )
-    solution.save(file)
+    checkpoint = _file(file, ".checkpoint")
+
+    def call(resume: bool) -> Solution:
+        return solve(
+            config.problem,
+            config.solve.t_final,
+            progress=progress,
+            checkpoint=checkpoint,
+            resume=resume,
+            config_text=config.text,
+            **config.solve.arguments(),
+        )
+
+    try:
+        solution = call(reuse and checkpoint.exists())
+    except CannotResumeError:  # of other parameters
+        solution = call(False)
+    save_result(solution, file)
+    if solution.status is Status.INTERRUPTED:
+        raise KeyboardInterrupt(f"interrupted at t = {float(solution.t[-1]):.4g} of the theory.")
+    checkpoint.unlink(missing_ok=True)
     return solution
+
+
+def _solved(config: Config, file: Path) -> Solution | None:
+    """The solution in a file, if it is just the one that this version of the package would find."""
+    try:
+        found = load(file)
+        same_version = made_by_this_version(file)
+    except FileFormatError:
+        return None
+    options = config.solve
+    same = (
+        isinstance(found, Solution)
+        and same_version
+        and found.status is Status.DONE
+        and found.problem == config.problem
+        and found.rtol == options.rtol
+        and float(found.t[-1]) == options.t_final
+        and found.config_text == config.text
+    )
+    return found if same and isinstance(found, Solution) else None
 
 
 def run(

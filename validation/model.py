@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 FloatArray = NDArray[np.float64]
 
+_INDEPENDENT = 1e-12  # covariances of initial weights below this are rounding
+
 
 class Model(ABC):
     """A finite network together with its training set.
@@ -94,11 +96,14 @@ def initial_weights(
     gram = cross[np.ix_(group, group)]
     np.fill_diagonal(gram, 1.0)
     remainder = gram - v0 @ v0.T
-    values, vectors = np.linalg.eigh(remainder)
-    factor = vectors * np.sqrt(np.maximum(values, 0.0))
-    if np.array_equal(remainder, np.diag(np.diagonal(remainder))):
-        factor = np.sqrt(np.maximum(remainder, 0.0))  # independent neurons: the same draws whatever the width
-    weights = factor @ rng.standard_normal((len(group), dimension)) / math.sqrt(dimension)
+    weights = rng.standard_normal((len(group), dimension)) / math.sqrt(dimension)
+    own = np.maximum(np.diagonal(remainder), 0.0)
+    if np.abs(remainder - np.diag(np.diagonal(remainder))).max() < _INDEPENDENT:
+        weights *= np.sqrt(own)[:, None]
+    else:
+        # The symmetric root is unique; a basis of degenerate eigenvectors would depend on the library.
+        values, vectors = np.linalg.eigh(remainder)
+        weights = (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T @ weights
     weights[:, : v0.shape[1]] += v0
     weights /= np.linalg.norm(weights, axis=1)[:, None]
     return weights, formulation.a0[group].copy()

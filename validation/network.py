@@ -297,9 +297,13 @@ def epochs(rng: np.random.Generator, samples: int, batch: int) -> Callable[[int]
 
     def order(updates: int) -> IntArray:
         nonlocal left
-        while len(left) < updates * batch:
-            left = np.concatenate([left, rng.permutation(samples)[:used]])
-        now, left = left[: updates * batch], left[updates * batch :]
+        shuffles = [left]
+        missing = updates * batch - len(left)
+        while missing > 0:
+            shuffles.append(rng.permutation(samples)[:used])
+            missing -= used
+        joined = np.concatenate(shuffles)
+        now, left = joined[: updates * batch], joined[updates * batch :]
         return now
 
     return order

@@ -6,6 +6,7 @@ gathers them.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import math
@@ -15,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -38,15 +39,59 @@ _SHARE = 0.8  # of the available memory that replicas may fill
 _ROUNDING = 2e-3  # relative rounding of n = alpha m d that is worth a warning
 
 
+SINGLE_ABOVE = 4e9
+"""Bytes of one replica above which precision "auto" is single: a fixed size, so that results do not depend on what
+memory happens to be free."""
+
+
 class SimulationError(RuntimeError):
-    """No replica could be finished; the message says why."""
+    """Some dimension has not a single finished replica; the message says why.
+
+    Attributes
+    ----------
+    simulations : list of Simulation
+        Those of the other dimensions.
+    """
+
+    def __init__(self, message: str, simulations: Sequence[Simulation] = ()) -> None:
+        super().__init__(message)
+        self.simulations = list(simulations)
 
 
-@overload
-def simulate(problem: NetworkProblem, dimension: int, **options: Any) -> Simulation: ...
-@overload
-def simulate(problem: NetworkProblem, dimension: Sequence[int], **options: Any) -> list[Simulation]: ...
-def simulate(problem: NetworkProblem, dimension: int | Sequence[int], **options: Any) -> Simulation | list[Simulation]:
+class SimulationInterrupt(KeyboardInterrupt):
+    """Interrupted before every dimension had a replica; ``simulations`` holds those that have."""
+
+    def __init__(self, message: str, simulations: Sequence[Simulation] = ()) -> None:
+        super().__init__(message)
+        self.simulations = list(simulations)
+
+
+def simulate(
+    problem: NetworkProblem,
+    dimension: int | Sequence[int],
+    *,
+    t_final: float,
+    replicas: int | Sequence[int] = 10,
+    model: str = "gaussian",
+    optimizer: str | None = None,
+    step: float | None = None,
+    learning_rate: float | None = None,
+    batch: int | None = None,
+    times: ArrayLike | None = None,
+    pair_times: ArrayLike | None = None,
+    seed: int = 0,
+    rtol: float = RTOL,
+    test_samples: int | None = None,
+    precision: str = "auto",
+    memory_limit: float | None = None,
+    workers: int = 1,
+    dask: str | None = None,
+    checkpoint: str | PathLike[str] | None = None,
+    resume: bool = False,
+    progress: Callable[[int, int, str], None] | None = None,
+    stop: Callable[[], bool] | None = None,
+    config_text: str = "",
+) -> Any:
     """Train finite networks of dimension d, several independent replicas of each.
 
     Parameters
@@ -86,7 +131,7 @@ def simulate(problem: NetworkProblem, dimension: int | Sequence[int], **options:
     test_samples : int, optional
         Fresh test samples of a true network; default 10000.
     precision : {"auto", "double", "single"}, optional
-        Of the tensors of the Gaussian model: "auto" is double where one replica fits into memory.
+        Of the tensors of the Gaussian model: "auto" is double unless one replica then takes more than 4 GB.
     memory_limit : float, optional
         Bytes that all replicas together may use; default is 80% of what the machine has available.
     workers : int, optional
@@ -95,7 +140,8 @@ def simulate(problem: NetworkProblem, dimension: int | Sequence[int], **options:
         Address of a running dask.distributed scheduler, which then runs the replicas.
     checkpoint : path, optional
         Directory that keeps finished replicas; with ``resume`` they are not run again (also when more replicas or
-        other dimensions are asked for). It is left to the caller to remove it: `validation.replicas.discard`.
+        other dimensions are asked for), without it what earlier runs have left there is removed. It is left to the
+        caller to remove it in the end: `validation.replicas.discard`.
     resume : bool, optional
         Go on from ``checkpoint``.
     progress : callable, optional
@@ -108,20 +154,44 @@ def simulate(problem: NetworkProblem, dimension: int | Sequence[int], **options:
     Returns
     -------
     Simulation or list of Simulation
-        One for each dimension. ``status`` is DONE, INTERRUPTED, or DIVERGED when replicas failed (the message says how
-        many and why); those that finished are kept.
+        One for each dimension. ``status`` is DONE, INTERRUPTED, or DIVERGED or FAILED when replicas failed (the message
+        says how many and why); those that finished are kept.
 
     Raises
     ------
     TypeError, ValueError
         For bad arguments, in one sentence; also when the tensors cannot fit into memory, with what would fit.
     SimulationError
-        When not a single replica of some dimension was finished.
-    KeyboardInterrupt
-        When interrupted before that.
+        When not a single replica of some dimension was finished; its ``simulations`` are those of the others.
+    SimulationInterrupt
+        (a KeyboardInterrupt) When interrupted before that, likewise.
     """
     several = isinstance(dimension, list | tuple | range | np.ndarray)
-    plan = Plan(problem, [*dimension] if several else [dimension], **options)  # type: ignore[misc,list-item]
+    plan = Plan(
+        problem,
+        [*dimension] if several else [dimension],  # type: ignore[misc,list-item]
+        t_final=t_final,
+        replicas=replicas,
+        model=model,
+        optimizer=optimizer,
+        step=step,
+        learning_rate=learning_rate,
+        batch=batch,
+        times=times,
+        pair_times=pair_times,
+        seed=seed,
+        rtol=rtol,
+        test_samples=test_samples,
+        precision=precision,
+        memory_limit=memory_limit,
+        workers=workers,
+        dask=dask,
+        checkpoint=checkpoint,
+        resume=resume,
+        progress=progress,
+        stop=stop,
+        config_text=config_text,
+    )
     simulations = plan.run()
     return simulations if several else simulations[0]
 
@@ -213,6 +283,7 @@ class Plan:
                 rtol=rtol if optimizer == "flow" else None,
                 precision="double",
                 test_samples=test_samples,
+                revision=dynamics.REVISION,
             )
             for d in checked
         ]
@@ -229,17 +300,15 @@ class Plan:
         else:
             available = real("memory_limit", memory_limit, low=0.0, open_low=True)
         for place, settings in enumerate(self.settings):
-            choices: tuple[str, ...] = ("double",) if precision == "auto" else (precision,)
-            if precision == "auto" and settings.model == "gaussian":
-                choices = PRECISIONS
-            if settings.model == "network" and choices != ("double",):
+            if settings.model == "network" and precision == "single":
                 raise ValueError("precision 'single' goes with model 'gaussian', whose tensors are large.")
-            for choice in choices:
-                chosen = replace(settings, precision=choice)
-                need = _bytes(self.problem, chosen, len(self.pair_times))
-                if need <= available:
-                    break
-            else:
+            need = _bytes(self.problem, settings, len(self.pair_times))
+            large = settings.model == "gaussian" and need > SINGLE_ABOVE
+            chosen = replace(settings, precision="single" if precision == "single" else "double")
+            if precision == "auto" and large:
+                chosen = replace(settings, precision="single")
+            need = _bytes(self.problem, chosen, len(self.pair_times))
+            if need > available:
                 raise ValueError(self._too_large(chosen, need, available))
             self.settings[place] = chosen
             fit = max(1, int(available // need)) if math.isfinite(available) else self.workers
@@ -269,9 +338,11 @@ class Plan:
         what = f"{settings.samples} samples"
         if settings.model == "gaussian":
             what += f" of {gaussian_model.components(self.problem, settings.dimension):,} Gaussian components"
+        half = settings.model == "gaussian" and settings.precision == "double"
         return (
             f"dimension {settings.dimension} is too large: {what} in {settings.precision} precision need "
-            f"{need / 1e9:.2f} GB, and {available / 1e9:.2f} GB may be filled; dimension <= {largest} would fit."
+            f"{need / 1e9:.2f} GB, and {available / 1e9:.2f} GB may be filled; dimension <= {largest} would fit"
+            f"{', and precision = single takes half.' if half else '.'}"
         )
 
     def fingerprint(self) -> str:
@@ -280,7 +351,7 @@ class Plan:
             {key: value for key, value in s.to_dict().items() if key not in ("dimension", "samples", "precision")}
             for s in self.settings[:1]
         ]
-        what = [self.problem.to_dict(), settings, self.times.tolist(), self.pair_times.tolist()]
+        what = [dynamics.REVISION, self.problem.to_dict(), settings, self.times.tolist(), self.pair_times.tolist()]
         return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
 
     def run(self) -> list[Simulation]:
@@ -309,21 +380,44 @@ class Plan:
             progress=self._progress,
             stop=self._stop,
         )
-        return [self._gather(settings, jobs, outcome) for settings in self.settings]
+        found = [self._gather(settings, jobs, outcome) for settings in self.settings]
+        simulations = [simulation for simulation in found if isinstance(simulation, Simulation)]
+        empty = [text for text in found if isinstance(text, str)]
+        if empty and outcome.interrupted:
+            raise SimulationInterrupt(f"interrupted: {empty[0]}.", simulations)
+        if empty:
+            raise SimulationError(f"{empty[0]}.", simulations)
+        return simulations
 
-    def _gather(self, settings: Settings, jobs: dict[str, dynamics.Job], outcome: replicas.Outcome) -> Simulation:
+    def restricted(
+        self,
+        dimensions: Sequence[int],
+        *,
+        checkpoint: str | PathLike[str] | None = None,
+        resume: bool = False,
+        progress: Callable[[int, int, str], None] | None = None,
+        stop: Callable[[], bool] | None = None,
+    ) -> Plan:
+        """The same plan for some of its dimensions, with its own place to keep replicas."""
+        other = copy.copy(self)
+        other.settings = [settings for settings in self.settings if settings.dimension in dimensions]
+        other._checkpoint, other._resume, other._progress, other._stop = checkpoint, resume, progress, stop
+        return other
+
+    def _gather(self, settings: Settings, jobs: dict[str, dynamics.Job], outcome: replicas.Outcome) -> Simulation | str:
+        """The simulation of one dimension, or why there is none."""
         mine = [key for key, job in jobs.items() if job.settings["dimension"] == settings.dimension]
         done = [key for key in mine if key in outcome.results]
         failures = [outcome.failures[key] for key in mine if key in outcome.failures]
         missing = f"{len(done)} of {len(mine)} replicas at d = {settings.dimension} are finished"
         if not done:
-            if outcome.interrupted:
-                raise KeyboardInterrupt(f"interrupted: {missing}.")
-            raise SimulationError(f"{missing}: {failures[0]}")
+            return f"{missing}: {failures[0].rstrip('.')}" if failures else missing
         status, message = Status.DONE, f"{len(done)} replicas finished."
         if failures:
-            status, message = Status.DIVERGED, f"{missing}; {len(failures)} failed, the first with: {failures[0]}"
-        elif outcome.interrupted:
+            diverged = all("diverged" in failure for failure in failures)
+            status = Status.DIVERGED if diverged else Status.FAILED
+            message = f"{missing}; {len(failures)} failed, the first with: {failures[0]}"
+        if outcome.interrupted:
             status, message = Status.INTERRUPTED, f"{missing}; resume to run the others."
         results = [outcome.results[key] for key in done]
         names = [name for name in results[0] if name != "wall_time"]
@@ -401,8 +495,10 @@ def _recording_times(
         raise ValueError(f"t_final = {t_final:g} must be at least one step, {step:g}.")
 
     def rounded(values: FloatArray) -> FloatArray:
-        on_grid = values if step is None else np.round(values / step) * step
-        return np.unique(on_grid)
+        if step is None:
+            return np.unique(values)
+        updates = np.minimum(np.round(values / step), math.floor(t_final / step * (1.0 + 1e-12)))
+        return np.unique(updates * step)
 
     if times is None:
         chosen = np.concatenate([[0.0], np.geomspace(t_final / 1000.0, t_final, _TIMES)])
@@ -431,7 +527,9 @@ def _bytes(problem: NetworkProblem, settings: Settings, pairs: int) -> int:
     if settings.model == "gaussian":
         itemsize = 8 if settings.precision == "double" else 4
         return kept + gaussian_model.memory(problem, settings.dimension, settings.samples, itemsize)
-    return kept + 8 * (settings.samples + settings.test_samples) * (settings.dimension + 3)
+    batch = 0 if settings.batch is None else settings.batch * (settings.dimension + width + 2)
+    order = 0 if settings.batch is None else 3 * max(dynamics.ORDER, settings.batch, settings.samples)
+    return kept + 8 * ((settings.samples + settings.test_samples) * (settings.dimension + 3) + batch + order)
 
 
 def available_memory() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -39,11 +40,14 @@ def simulate(arguments: argparse.Namespace) -> int:
         if not config.simulate:
             raise BadInputError(f"config {arguments.config}: section [simulate] is missing.")
         out = Path(arguments.out if arguments.out is not None else f"{config.name}.h5")
-        check_output(out, keep=[Path(arguments.config)])
-        check_replaceable(out)
         checked = experiment.check(config, workers=_workers(arguments), dask=arguments.dask)
-    single = len(checked) == 1 and len(checked[0].settings) == 1
-    stem = out.with_name(out.name.removesuffix(".h5"))
+        single = arguments.out is not None and len(checked) == 1 and len(checked[0].settings) == 1
+        stem = out.with_name(out.name.removesuffix(".h5"))
+        for target in [out] if single else experiment.targets(config, stem, checked):
+            check_output(target, keep=[Path(arguments.config)])
+            check_replaceable(target)
+            _check_no_theory(target)
+        _say_unswept(config, "simulate")
     pairs = _guarded(
         lambda: experiment.run_simulations(
             config,
@@ -68,9 +72,24 @@ def simulate(arguments: argparse.Namespace) -> int:
     return FAILED if failed else DONE
 
 
+def _check_no_theory(path: Path) -> None:
+    """Refuse to replace a run of the theory by a simulation."""
+    from dmft.solution import Solution
+
+    if path.exists():
+        with contextlib.suppress(ValueError):
+            if isinstance(dmft.load(path), Solution):
+                raise BadInputError(f"output {path} holds a run of the theory; it is not overwritten by a simulation.")
+
+
+def _say_unswept(config: Config, command: str) -> None:
+    if config.swept:
+        say(f"warning: [sweep] is for `dmft compare`; {command} uses the values of the other sections.")
+
+
 def compare(arguments: argparse.Namespace) -> int:
     """Compare files, or run and compare a configuration (every member of its sweep)."""
-    if len(arguments.files) == 1 and Path(arguments.files[0]).suffix != ".h5":
+    if len(arguments.files) == 1 and Path(arguments.files[0]).suffix not in (".h5", ".hdf5", ".nc"):
         return _compare_config(arguments)
     if len(arguments.files) == 1:
         raise BadInputError("compare needs a run and at least one simulation: dmft compare RUN.h5 SIMULATION.h5 ...")
@@ -111,16 +130,20 @@ def _compare_config(arguments: argparse.Namespace) -> int:
             raise BadInputError(f"config {source}: {error}") from None
         if not members[0].simulate:
             raise BadInputError(f"config {source}: section [simulate] is missing.")
+        plans = [experiment.check(one, workers=_workers(arguments), dask=arguments.dask) for one in members]
         out = Path(arguments.out if arguments.out is not None else f"out/{Path(source).stem}")
         out.mkdir(parents=True, exist_ok=True)
         check_output(out / "comparison.csv")
     code = DONE
-    for member in members:
+    records = []
+    for member, checked in zip(members, plans, strict=True):
         if len(members) > 1 and not arguments.quiet and not arguments.json:
             print(f"== {member.name}")
-        result = _experiment(member, out, arguments, experiment)
+        result = _experiment(member, out, arguments, checked)
         assert result.report is not None
-        _show(arguments, result.report, list(result.files))
+        records.append({"name": member.name, **result.report.to_dict(), "files": [str(file) for file in result.files]})
+        if not arguments.json:
+            _show(arguments, result.report, list(result.files))
         if not result.solution.status.ok:
             say(f"{result.solution.status.value}: {one_line(result.solution.message)}")
             code = FAILED
@@ -128,6 +151,8 @@ def _compare_config(arguments: argparse.Namespace) -> int:
             if not simulation.status.ok:
                 say(f"{simulation.status.value}: {one_line(simulation.message)}")
                 code = FAILED
+    if arguments.json:
+        print_json({"comparisons": records})
     return code
 
 
@@ -162,7 +187,8 @@ def demo(arguments: argparse.Namespace) -> int:
                 progress=_ticker(arguments),
                 reuse=False,
                 checked=checked,
-            )
+            ),
+            resumable=False,
         )
         files += [file for _, file in pairs]
     with bad_input():
@@ -198,9 +224,9 @@ def _demo_table(solution: Solution) -> str:
 # ---------------------------------------------------------------------------------------------------- running
 
 
-def _experiment(config: Config, out: Path, arguments: argparse.Namespace, experiment: Any) -> Any:
-    with bad_input():
-        checked = experiment.check(config, workers=_workers(arguments), dask=arguments.dask)
+def _experiment(config: Config, out: Path, arguments: argparse.Namespace, checked: Any) -> Any:
+    from validation import experiment
+
     monitor = Monitor(not arguments.quiet and not arguments.json and sys.stderr.isatty(), arguments.quiet)
     return _guarded(
         lambda: experiment.run(
@@ -216,7 +242,7 @@ def _experiment(config: Config, out: Path, arguments: argparse.Namespace, experi
     )
 
 
-def _guarded(call: Any) -> Any:
+def _guarded(call: Any, resumable: bool = True) -> Any:
     """Run a computation: refusals are bad input, a failure or an interruption is said in one sentence."""
     from validation.simulations import SimulationError
 
@@ -227,7 +253,8 @@ def _guarded(call: Any) -> Any:
         raise StoppedError(one_line(error)) from None
     except KeyboardInterrupt as error:
         said = one_line(error) or "interrupted."
-        raise StoppedError(f"{said} Repeat the command (simulate: with --resume) to go on.") from None
+        advice = " Repeat the command (simulate: with --resume) to go on." if resumable else ""
+        raise StoppedError(f"{said}{advice}") from None
 
 
 def _workers(arguments: argparse.Namespace) -> int:

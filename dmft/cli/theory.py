@@ -40,6 +40,8 @@ def solve(arguments: argparse.Namespace) -> int:
         out = Path(arguments.out if arguments.out is not None else f"{config.name}.h5")
         check_output(out, keep=[Path(arguments.config)])
         check_replaceable(out)
+        if config.swept:
+            say("warning: [sweep] is for `dmft compare`; solve uses the values of the other sections.")
     solution, saved = run_theory(config, out, resume=arguments.resume, quiet=arguments.quiet, bar=not arguments.json)
     if arguments.json:
         print_json(record(solution) | {"file": str(saved)})
@@ -166,14 +168,13 @@ class Monitor:
 
 def run_theory(config: Config, out: Path, *, resume: bool, quiet: bool, bar: bool) -> tuple[Solution, Path]:
     """Solve with checkpoints and save; returns the solution and the file that it went to."""
+    from dmft.files import save_result
+
     checkpoint = out.with_name(out.name + ".checkpoint")
     if resume and not checkpoint.exists():
         resume = False
         if not quiet:
             say(f"nothing to resume ({checkpoint} does not exist): starting from the beginning")
-    options: dict[str, Any] = {"rtol": config.solve.rtol, "method": config.solve.method, "times": config.solve.times}
-    if config.solve.max_rows is not None:
-        options["max_rows"] = config.solve.max_rows
     monitor = Monitor(bar and not quiet and sys.stderr.isatty(), quiet)
     with monitor.watching():
         try:
@@ -185,31 +186,19 @@ def run_theory(config: Config, out: Path, *, resume: bool, quiet: bool, bar: boo
                     checkpoint=checkpoint,
                     resume=resume,
                     config_text=config.text,
-                    **options,
+                    **config.solve.arguments(),
                 )
         except KeyboardInterrupt:
             kept = f"{checkpoint} is kept for --resume" if checkpoint.exists() else "there was nothing to save yet"
             raise StoppedError(f"interrupted; {kept}.") from None
-        if not solution.status.ok and _is_complete(out):
-            out = out.with_name(f"{out.stem}.partial{out.suffix}")
         try:
-            solution.save(out)
+            out = save_result(solution, out)
         except OSError as error:
             kept = f"; the run is kept in {checkpoint}, repeat with --resume" if checkpoint.exists() else ""
             raise BadInputError(f"cannot write {out}: {error.strerror or error}{kept}.") from None
     if solution.status is not dmft.Status.INTERRUPTED:
         checkpoint.unlink(missing_ok=True)
     return solution, out
-
-
-def _is_complete(path: Path) -> bool:
-    """Whether a complete earlier result is there, which a partial one is no reason to lose."""
-    if not path.exists():
-        return False
-    try:
-        return bool(dmft.load(path).status.ok)
-    except (OSError, ValueError):
-        return True  # unreadable to this version: not ours to replace
 
 
 def verdict(solution: Solution, saved: Path) -> int:

@@ -14,6 +14,7 @@ from dmft.formulation import Formulation
 from dmft.problems.base import NetworkProblem
 from dmft.simulation import Settings, Simulation
 from dmft.solution import Solution
+from dmft.status import Status
 
 FloatArray = NDArray[np.float64]
 
@@ -95,6 +96,30 @@ def check_same_problem(solution: Solution, simulation: Simulation) -> None:
     differences = _differences(theory, other)
     if differences:
         raise ValueError(f"solution and simulation are of different problems: {'; '.join(differences)}.")
+    form, settings = other.formulation(), simulation.settings
+    wanted = form.alpha * form.width * settings.dimension
+    if abs(settings.samples - wanted) > 1.0:
+        raise ValueError(
+            f"the simulation at d = {settings.dimension} has {settings.samples} samples, which is not the alpha of its "
+            f"problem: alpha m d = {wanted:.6g}."
+        )
+
+
+def unfinished(solution: Solution, simulations: list[Simulation]) -> list[str]:
+    """Notes on what did not end well, and on sample numbers that are not quite alpha m d."""
+    notes = []
+    if not solution.status.ok:
+        notes.append(f"the theory ended early ({solution.status.value}): {solution.message}")
+    for simulation in simulations:
+        s, form = simulation.settings, simulation.formulation
+        if simulation.status in (Status.DIVERGED, Status.FAILED):
+            notes.append(f"d = {s.dimension}: replicas failed, so means are over the others: {simulation.message}")
+        elif not simulation.status.ok:
+            notes.append(f"d = {s.dimension}: {simulation.message}")
+        wanted = form.alpha * form.width * s.dimension
+        if abs(s.samples - wanted) > 2e-3 * wanted:
+            notes.append(f"d = {s.dimension}: n = {s.samples} stands for alpha m d = {wanted:.6g}.")
+    return notes
 
 
 def _differences(theory: NetworkProblem, other: NetworkProblem) -> list[str]:

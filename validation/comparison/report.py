@@ -167,6 +167,7 @@ class Report:
             "level": self.level,
             "max_abs_z": self.max_abs_z,
             "p_value": self.p_value,
+            "agrees": self.agrees,
             "verdict": self.verdict,
             "sections": [_section_data(section) for section in self.sections],
         }

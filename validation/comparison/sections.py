@@ -7,6 +7,8 @@ from numpy.typing import NDArray
 
 from dmft.simulation import Settings, Simulation
 from dmft.solution import Solution
+from dmft.status import Status
+from validation.comparison.checks import unfinished
 from validation.comparison.observables import OBSERVABLES, Column, columns_of, gather, recorded_names, theory_of
 from validation.comparison.records import Outcome, Row, Section, Summary
 from validation.comparison.statistics import (
@@ -57,7 +59,7 @@ def section_of(
     ValueError
         When nothing is left to compare, or a chosen time was not recorded.
     """
-    notes: list[str] = []
+    notes = unfinished(solution, simulations)
     recorded = recorded_names(simulations)
     every = {n for simulation in simulations for n in recorded_names([simulation])}
     if wanted is None and every - set(recorded):
@@ -108,6 +110,8 @@ def section_of(
     dimensions, counts = tuple(map(int, data.dimensions)), tuple(map(int, data.counts))
     settings = tuple(simulation.settings for simulation in simulations)
     verdict = _verdict(name, settings[0], rows, outcome, p_value, p_last, dimensions, effective)
+    if any(simulation.status in (Status.DIVERGED, Status.FAILED) for simulation in simulations):
+        verdict = f"{verdict[:-1]}; replicas have failed and are left out, see the notes."
     return Section(
         name=name,
         model=settings[0].model,
