@@ -1,8 +1,9 @@
 """How functions are compiled, in one place.
 
-Nothing compiled here allocates, so reference counting is off (``_nrt=False``); functions called from compiled code
-only carry no Python wrapper, and small ones are inlined into their callers. All three matter for compile time and for
-speed, because named tuples of arrays are passed by value. Division by zero gives infinity or NaN, which callers check.
+Nothing compiled here allocates (but for `blas_entry`), so reference counting is off (``_nrt=False``); functions called
+from compiled code only carry no Python wrapper, and small ones are inlined into their callers. All three matter for
+compile time and for speed, because named tuples of arrays are passed by value. Division by zero gives infinity or NaN,
+which callers check.
 """
 
 from __future__ import annotations

@@ -113,8 +113,8 @@ def _write_group(
     if place == "two_time":
         if "correlation" in names:
             order = np.array(["mode", "t", "t_prime"], dtype=object)
-            signal = {"signal": "correlation_mean", "axes": order}
-            group.attrs.update({"NX_class": "NXdata", "title": "two-time functions", **signal})
+            group.attrs.update({"NX_class": "NXdata", "signal": "correlation_mean", "axes": order})
+            group.attrs["title"] = "two-time functions"
         scale(group, "t_prime", arrays["two_time/t"], *SCALE_TEXTS["t_prime"])
         scale(group, "mode", np.array(simulation.modes, dtype=object), *SCALE_TEXTS["mode"])
     scale(group, "replica", simulation.replica_index, *SCALE_TEXTS["replica"])

@@ -19,6 +19,7 @@ class Outcome(Enum):
     AGREES = "agrees"
     BIAS = "finite-d bias"
     DIFFERS = "differs"
+    UNDECIDED = "undecided"
 
 
 @dataclass(frozen=True, kw_only=True)

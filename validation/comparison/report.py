@@ -71,7 +71,7 @@ class Report:
     @property
     def agrees(self) -> bool:
         """Whether no series that tests the theory differs from it after extrapolation."""
-        return all(section.outcome is not Outcome.DIFFERS for section in self.deciding)
+        return all(section.outcome in (Outcome.AGREES, Outcome.BIAS) for section in self.deciding)
 
     @property
     def verdict(self) -> str:

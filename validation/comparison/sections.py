@@ -25,10 +25,18 @@ from validation.comparison.statistics import (
     misfit,
     null_scores,
     score,
+    too_skewed,
 )
 from validation.comparison.words import p_text
 
 _ROUNDING = {"double": 1e-9, "single": 1e-6}  # relative to the scale: what precision alone makes of a constant
+
+
+_POSITIVE = ("train_error", "C_r")
+"""Observables that fall to zero, and scatter over orders of magnitude where they do."""
+
+_AMPLIFIED = 20.0
+"""Error of the limit over that of the largest dimension from which on an extrapolation says nothing."""
 
 
 def section_of(
@@ -81,6 +89,17 @@ def section_of(
         raise ValueError(f"{name}: all values are fixed by the initial condition, nothing is left to compare.")
     if fixed.any():
         notes.append(f"not counted, as fixed by initial condition or normalisation and right: {int(fixed.sum())}.")
+    positive = np.isin(observable, _POSITIVE)
+    skewed = keep & positive & too_skewed(data)
+    if skewed.any():
+        names = ", ".join(dict.fromkeys(observable[skewed].tolist()))
+        notes.append(
+            f"left out, as their replicas are too skewed for so few of them: {int(skewed.sum())} of {names} "
+            "(late train errors scatter over orders of magnitude; more replicas bring them back)."
+        )
+        keep &= ~skewed
+        if not keep.any():
+            raise ValueError(f"{name}: the replicas are too skewed and too few for any comparison; simulate more.")
     data, scale, observable = data.rows(keep), scale[keep], observable[keep]
     theory = Theory(theory.values[keep], theory.errors[keep], theory.curves[keep])
     fit = choose_fit(data)
@@ -100,6 +119,9 @@ def section_of(
         notes.append("without replicas correlations are unknown: p-values are bounds for independent comparisons.")
     rows = _rows(name, columns, keep, data, design, scores, theory, scale)
     outcome = Outcome.DIFFERS if p_value < level else Outcome.BIAS if p_last < level else Outcome.AGREES
+    amplification = design.amplification(data.dimensions, data.counts)
+    if outcome is not Outcome.DIFFERS and amplification > _AMPLIFIED:
+        outcome = Outcome.UNDECIDED
     check = None if null_z is None else check_normality(scores.z, null_z)
     effective = None if check is None else check.effective
     summaries = tuple(
@@ -109,7 +131,7 @@ def section_of(
     )
     dimensions, counts = tuple(map(int, data.dimensions)), tuple(map(int, data.counts))
     settings = tuple(simulation.settings for simulation in simulations)
-    verdict = _verdict(name, settings[0], rows, outcome, p_value, p_last, dimensions, effective)
+    verdict = _verdict(name, settings[0], rows, outcome, p_value, p_last, dimensions, effective, amplification)
     if any(simulation.status in (Status.DIVERGED, Status.FAILED) for simulation in simulations):
         verdict = f"{verdict[:-1]}; replicas have failed and are left out, see the notes."
     return Section(
@@ -224,6 +246,7 @@ def _verdict(
     p_last: float,
     dimensions: tuple[int, ...],
     effective: float | None,
+    amplification: float,
 ) -> str:
     several = len(dimensions) > 1
     worst = max(rows, key=lambda row: abs(row.z))
@@ -243,6 +266,11 @@ def _verdict(
             f"{name}: finite-d bias explains it: at d = {dimensions[-1]} alone the simulation differs "
             f"({p_text(p_last)}, z = {last.z_scores[-1]:+.3g} in {last.place}), {where} it agrees within errors "
             f"({p_text(p_value)}, {count})"
+        )
+    elif outcome is Outcome.UNDECIDED:
+        text = (
+            f"{name}: nothing can be said: the dimensions {from_} are so close that extrapolation multiplies the error "
+            f"of the largest by {amplification:.0f} ({p_text(p_value)}, {count}); simulate dimensions that differ more"
         )
     else:
         text = f"{name}: differs by {worst.percent} in {worst.place} {where} "

@@ -24,6 +24,7 @@ IntArray = NDArray[np.int64]
 _DRAWS = (500, 2000)
 _WORK = 1_000_000  # draws times rows: keeps the null distribution within a second and a few megabytes
 _CHUNK = 8_000_000  # numbers held at once while drawing
+_SKEWNESS = 0.6  # largest skewness over sqrt(R) at which Student's law is trusted
 _NEGLIGIBLE = 1e-5  # relative size of principal components of the replicas that are left out of the draws
 _SEED = 20250221  # of the null draws, fixed: the same data give the same p-value
 _CURVATURE_LEVEL = 0.05
@@ -63,6 +64,11 @@ class Design:
     def terms(self) -> int:
         """Number q of powers of 1/d."""
         return self.inverse.shape[1]
+
+    def amplification(self, dimensions: IntArray, counts: IntArray) -> float:
+        """Error of the limit over that of the largest dimension, for variances of means that go as 1/(d R)."""
+        variances = 1.0 / (dimensions.astype(np.float64) * counts)
+        return float(np.sqrt(np.square(self.limit) @ variances / variances[-1]))
 
     @property
     def formula(self) -> str:
@@ -142,12 +148,16 @@ def _far_score(t: FloatArray, dof: FloatArray) -> FloatArray:
 
 
 def score(difference: FloatArray, parts: FloatArray, counts: IntArray, bound: FloatArray | float) -> Scores:
-    """Scores of a difference (..., P) whose variance is the sum of estimated parts (..., K, P) and a known bound^2."""
+    """Scores of a difference (..., P) whose variance is the sum of estimated parts (..., K, P) and a known bound^2.
+
+    Degrees of freedom are those of the estimated parts alone. A known part would raise them, without limit where a few
+    replicas happen to agree, and just these rows would then look significant.
+    """
     statistical = parts.sum(axis=-2)
     total = statistical + np.square(bound)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         spread = (np.square(parts) / (counts[:, None] - 1.0)).sum(axis=-2)
-        dof = np.where(spread > 0.0, np.square(total) / spread, np.inf)
+        dof = np.where(spread > 0.0, np.square(statistical) / spread, np.inf)
         t = np.where(total > 0.0, difference / np.sqrt(total), np.where(difference == 0.0, 0.0, np.inf * difference))
     return Scores(error=np.sqrt(statistical), dof=dof, z=_normal_score(t, dof))
 
@@ -275,10 +285,30 @@ def _rank(observed: float, drawn: NDArray[Any]) -> float:
 
 
 def family_p_value(z: FloatArray, drawn: SingleArray | None) -> float:
-    """Family-wise p-value of the largest |z| (P,) among draws (B, P); Bonferroni's bound where that is all there is."""
+    """Family-wise p-value of the largest |z| (P,) among draws (B, P); Bonferroni's bound where that is all there is.
+
+    Beyond all draws the rank says no more than 1/(B + 1), and the bound may say more.
+    """
     largest = float(np.abs(z).max())
     bound = min(1.0, len(z) * 2.0 * float(special.ndtr(-largest)))
-    return bound if drawn is None else min(bound, _rank(largest, np.abs(drawn).max(axis=1)))
+    if drawn is None:
+        return bound
+    rank = _rank(largest, np.abs(drawn).max(axis=1))
+    return min(bound, rank) if rank <= 1.0 / (1.0 + len(drawn)) else rank
+
+
+def too_skewed(data: Data) -> NDArray[np.bool_]:
+    """Rows (P,) of positive observables whose replicas are too skewed for Student's law at their number.
+
+    Late train errors scatter about lognormally: with c the standard deviation over the mean, the skewness is 3 c + c^3
+    or more. The tails of t are off by about skewness/(6 sqrt(R)), so rows with skewness/sqrt(R) beyond `_SKEWNESS` in
+    any dimension are no basis for a test. The criterion looks at the spread and not at the difference to the theory.
+    """
+    spread = np.sqrt(np.maximum(data.variances, 0.0) * data.counts[:, None])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.where(data.means > 0.0, spread / data.means, 0.0)
+    skewness = 3.0 * ratio + ratio**3
+    return np.asarray((skewness > _SKEWNESS * np.sqrt(data.counts)[:, None]).any(axis=0))
 
 
 def _distance(z: NDArray[Any]) -> NDArray[Any]:
