@@ -184,6 +184,12 @@ def read_members(source: str | Path, overrides: Iterable[str] = ()) -> list[Conf
     if not sweep:
         return [parse(text, overrides, name=name)]
     _check_sweep(sweep)
+    for override in overrides:
+        key = override.partition("=")[0].strip()
+        if key in sweep:
+            raise ConfigError(
+                f"--set {key}: this key is swept; use --set sweep.{key}=[...], or an empty value to drop it."
+            )
     first = next(iter(sweep))
     labels = [re.sub(r"[^\w.+-]+", "_", str(value)) for value in sweep[first]]  # part of file names
     if len(set(labels)) < len(labels):

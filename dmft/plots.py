@@ -144,7 +144,7 @@ def plot_simulation(simulation: Simulation, path: str | PathLike[str] | None = N
             panels[-1].set_xscale("log")
             panels[-1].set_xlim(0.8 * positive[0], 1.25 * positive[-1])
         panels[-1].set_xlabel(r"time $t$")
-        panels[0].set_title(simulation.describe(), fontsize=9, loc="left", color=_GREY)
+        panels[0].set_title(simulation.describe(), fontsize=7, loc="left", color=_GREY)
         figure.align_ylabels()
         if path is not None:
             _write(figure, path)

@@ -740,3 +740,25 @@ def test_samples_that_are_not_alpha_m_d_are_refused(solution):
     wrong = simulate(solution, 100, samples=7)
     with pytest.raises(ValueError, match="7 samples, which is not the alpha"):
         compare(solution, wrong)
+
+
+def test_errors_that_would_hide_everything_are_no_agreement(solution):
+    report = compare(solution, series(solution, (4, 5), noise=3.0, replicas=8), observables=["test_error", "a"])
+    assert not report.agrees
+    if report.sections[0].outcome is Outcome.UNDECIDED:
+        assert "would hide any difference" in report.verdict
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"model": "network"}, "is the price of the Gaussian approximation"),
+        ({"model": "network", "optimizer": "gd", "step": 0.1}, "cannot be told apart"),
+        ({"model": "network", "optimizer": "sgd", "step": 0.1, "batch": 5}, "noise of the batches"),
+        ({"optimizer": "gd", "step": 0.1}, "the finite step may be the reason"),
+    ],
+)
+def test_what_a_difference_may_come_from(solution, settings, words):
+    report = compare(solution, simulate(solution, 100, shift={"test_error": 0.5}, **settings))
+    assert report.sections[0].outcome is Outcome.DIFFERS
+    assert words in report.verdict

@@ -552,3 +552,11 @@ def test_bad_override(
 
 def test_there_are_enough_bad_ones() -> None:
     assert len(BAD) >= 60
+
+
+def test_a_swept_key_cannot_be_set_beside_the_sweep(tmp_path: Path) -> None:
+    path = tmp_path / "swept.toml"
+    path.write_text(config.ready_text("mu_fig02"))
+    with pytest.raises(config.ConfigError, match=r"this key is swept; use --set sweep\.model\.width="):
+        config.read_members(path, ["model.width=8"])
+    assert [member.problem.width for member in config.read_members(path)] == [16, 64, 256]

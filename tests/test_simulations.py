@@ -499,7 +499,7 @@ def test_stop_keeps_what_is_finished() -> None:
     assert result.status is dmft.Status.INTERRUPTED
     assert result.replicas == len(result.replica_index) == done[-1] < 5
     assert f"{result.replicas} of 5 replicas at d = 10 are finished; resume" in result.message
-    with pytest.raises(KeyboardInterrupt, match="0 of 5 replicas at d = 10"):
+    with pytest.raises(KeyboardInterrupt, match="0 of 5 replicas are finished"):
         simulate(symmetric(), D, **RUN, replicas=5, stop=lambda: True)
 
 

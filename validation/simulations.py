@@ -290,6 +290,8 @@ class Plan:
         self.times, self.pair_times = _recording_times(t_final, times, pair_times, self.settings[0].step)
         self.workers = integer("workers", workers, low=1)
         self._memory(precision, memory_limit, dask is not None)
+        if resume and checkpoint is None:
+            raise ValueError("resume needs checkpoint, the directory that keeps finished replicas.")
         self._dask, self._checkpoint, self._resume = dask, checkpoint, resume
         self._progress, self._stop, self._config_text = progress, stop, config_text
 
@@ -384,7 +386,8 @@ class Plan:
         simulations = [simulation for simulation in found if isinstance(simulation, Simulation)]
         empty = [text for text in found if isinstance(text, str)]
         if empty and outcome.interrupted:
-            raise SimulationInterrupt(f"interrupted: {empty[0]}.", simulations)
+            count = f"{len(outcome.results)} of {len(jobs)} replicas are finished"
+            raise SimulationInterrupt(f"interrupted: {count}.", simulations)
         if empty:
             raise SimulationError(f"{empty[0]}.", simulations)
         return simulations
@@ -412,7 +415,7 @@ class Plan:
         missing = f"{len(done)} of {len(mine)} replicas at d = {settings.dimension} are finished"
         if not done:
             return f"{missing}: {failures[0].rstrip('.')}" if failures else missing
-        status, message = Status.DONE, f"{len(done)} replicas finished."
+        status, message = Status.DONE, f"{len(done)} replica{'s' if len(done) > 1 else ''} finished."
         if failures:
             diverged = all("diverged" in failure for failure in failures)
             status = Status.DIVERGED if diverged else Status.FAILED

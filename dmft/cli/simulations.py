@@ -58,7 +58,8 @@ def simulate(arguments: argparse.Namespace) -> int:
             reuse=arguments.resume,
             checked=checked,
             file=out if single else None,
-        )
+        ),
+        advice=" What is finished is kept: repeat the command with --resume to go on.",
     )
     if arguments.json:
         print_json({"simulations": [simulation.record() | {"file": str(file)} for simulation, file in pairs]})
@@ -188,7 +189,7 @@ def demo(arguments: argparse.Namespace) -> int:
                 reuse=False,
                 checked=checked,
             ),
-            resumable=False,
+            advice="",
         )
         files += [file for _, file in pairs]
     with bad_input():
@@ -242,7 +243,7 @@ def _experiment(config: Config, out: Path, arguments: argparse.Namespace, checke
     )
 
 
-def _guarded(call: Any, resumable: bool = True) -> Any:
+def _guarded(call: Any, advice: str = " What is finished is kept: repeat the command to go on.") -> Any:
     """Run a computation: refusals are bad input, a failure or an interruption is said in one sentence."""
     from validation.simulations import SimulationError
 
@@ -253,7 +254,6 @@ def _guarded(call: Any, resumable: bool = True) -> Any:
         raise StoppedError(one_line(error)) from None
     except KeyboardInterrupt as error:
         said = one_line(error) or "interrupted."
-        advice = " Repeat the command (simulate: with --resume) to go on." if resumable else ""
         raise StoppedError(f"{said}{advice}") from None
 
 

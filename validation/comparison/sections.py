@@ -39,6 +39,10 @@ _AMPLIFIED = 20.0
 """Error of the limit over that of the largest dimension from which on an extrapolation says nothing."""
 
 
+_BLIND = 0.25
+"""Typical relative error from which on agreement would mean nothing."""
+
+
 def section_of(
     name: str,
     solution: Solution,
@@ -120,7 +124,8 @@ def section_of(
     rows = _rows(name, columns, keep, data, design, scores, theory, scale)
     outcome = Outcome.DIFFERS if p_value < level else Outcome.BIAS if p_last < level else Outcome.AGREES
     amplification = design.amplification(data.dimensions, data.counts)
-    if outcome is not Outcome.DIFFERS and amplification > _AMPLIFIED:
+    typical = float(np.median([row.gap_error for row in rows]))
+    if outcome is not Outcome.DIFFERS and (amplification > _AMPLIFIED or typical > _BLIND):
         outcome = Outcome.UNDECIDED
     check = None if null_z is None else check_normality(scores.z, null_z)
     effective = None if check is None else check.effective
@@ -131,7 +136,8 @@ def section_of(
     )
     dimensions, counts = tuple(map(int, data.dimensions)), tuple(map(int, data.counts))
     settings = tuple(simulation.settings for simulation in simulations)
-    verdict = _verdict(name, settings[0], rows, outcome, p_value, p_last, dimensions, effective, amplification)
+    linear = simulations[0].problem.activation.degree == 1
+    verdict = _verdict(name, settings[0], rows, outcome, p_value, p_last, dimensions, effective, amplification, linear)
     if any(simulation.status in (Status.DIVERGED, Status.FAILED) for simulation in simulations):
         verdict = f"{verdict[:-1]}; replicas have failed and are left out, see the notes."
     return Section(
@@ -237,6 +243,22 @@ def _summary(
     )
 
 
+def _cause(settings: Settings, linear: bool) -> str:
+    """What a difference may come from, as far as the settings tell."""
+    network = settings.model == "network" and not linear
+    finite = {"gd": "the finite step", "sgd": "the finite step and the noise of the batches"}.get(settings.optimizer)
+    if network and finite:
+        return (
+            f"; {finite} and the price of the Gaussian approximation cannot be told apart here: the theory is that of "
+            "gradient flow (optimizer 'flow' leaves the second alone)"
+        )
+    if network:
+        return "; for a true network such a gap is the price of the Gaussian approximation, if the simulation is right"
+    if finite:
+        return f"; {finite} may be the reason: the theory is that of gradient flow"
+    return "; no difference is expected here" if settings.model == "network" else ""
+
+
 def _verdict(
     name: str,
     settings: Settings,
@@ -247,6 +269,7 @@ def _verdict(
     dimensions: tuple[int, ...],
     effective: float | None,
     amplification: float,
+    linear: bool,
 ) -> str:
     several = len(dimensions) > 1
     worst = max(rows, key=lambda row: abs(row.z))
@@ -268,19 +291,22 @@ def _verdict(
             f"({p_text(p_value)}, {count})"
         )
     elif outcome is Outcome.UNDECIDED:
-        text = (
-            f"{name}: nothing can be said: the dimensions {from_} are so close that extrapolation multiplies the error "
-            f"of the largest by {amplification:.0f} ({p_text(p_value)}, {count}); simulate dimensions that differ more"
-        )
+        text = f"{name}: nothing can be said: "
+        if amplification > _AMPLIFIED:
+            text += f"the dimensions {from_} are so close that extrapolation multiplies the error of the largest by "
+            text += f"{amplification:.0f} ({p_text(p_value)}, {count}); simulate dimensions that differ more"
+        else:
+            text += (
+                f"errors of typically {typical:.0f} % {where} would hide any difference ({p_text(p_value)}, {count}); "
+            )
+            text += "simulate more replicas"
     else:
         text = f"{name}: differs by {worst.percent} in {worst.place} {where} "
         text += f"(z = {worst.z:+.3g}, {p_text(p_value)}, {count})"
         if widest is not worst:
             text += f"; the largest gap is {widest.percent} in {widest.place}"
-        if settings.model == "network":
-            text += "; for a true network such a gap is to be expected, it is the price of the Gaussian approximation"
-    if settings.optimizer != "flow" and outcome is not Outcome.AGREES:
-        text += "; the theory is that of gradient flow, so the finite step takes part in it"
+    if outcome is Outcome.DIFFERS:
+        text += _cause(settings, linear)
     if not several:
         text += "; with one dimension, a bias of order 1/d cannot be told apart"
     return text + "."
