@@ -40,6 +40,8 @@ def simulate(arguments: argparse.Namespace) -> int:
         if not config.simulate:
             raise BadInputError(f"config {arguments.config}: section [simulate] is missing.")
         out = Path(arguments.out if arguments.out is not None else f"{config.name}.h5")
+        if out.is_dir():
+            raise BadInputError(f"output {out} is a directory.")
         checked = experiment.check(config, workers=_workers(arguments), dask=arguments.dask)
         single = arguments.out is not None and len(checked) == 1 and len(checked[0].settings) == 1
         stem = out.with_name(out.name.removesuffix(".h5"))
