@@ -667,3 +667,11 @@ def test_a_bug_is_not_called_bad_input(bug: Exception, engine: FakeEngine, place
     engine.during = fail
     with pytest.raises(type(bug), match="a bug"):
         cli.main(["solve", "small.toml"])
+
+
+def test_a_simulation_does_not_replace_a_run_of_the_theory(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["solve", "tiny.toml", "--quiet"]) == 0
+    before = snapshot(tiny)
+    assert cli.main(["simulate", "tiny.toml", "--out", "tiny.h5", *ONE]) == 2
+    assert "holds a run of the theory" in capsys.readouterr().err
+    assert snapshot(tiny) == before
