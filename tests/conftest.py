@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,10 @@ def _numba_cache() -> Path:
                 digest.update(str(path.relative_to(ROOT)).encode() + b"\0" + source)
     return ROOT / ".pytest_cache" / "numba" / digest.hexdigest()[:16]
 
+
+# A shell that starts the tests in the background has SIGINT ignored, and all they start would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 os.environ["MPLBACKEND"] = "Agg"
 os.environ.setdefault("NUMBA_CACHE_DIR", str(_numba_cache()))
