@@ -34,7 +34,7 @@ from dmft.hdf5 import (
 from dmft.schema import CURVE_TEXTS, SCALE_TEXTS, TWO_TIME_TEXTS
 from dmft.simulation import Simulation
 from dmft.simulation_files import is_simulation, read_simulation, save_simulation, save_simulation_csv
-from dmft.solution import Solution, Stats
+from dmft.solution import Solution, Stats, mode_names
 from dmft.status import Status
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def _canonical_json(solution: Solution) -> str:
         "message": solution.message,
         "stats": asdict(solution.stats),
         "config_text": solution.config_text,
-        "modes": list(solution.two_time.modes),
+        "modes": list(mode_names(solution.formulation)),
     }
     return json.dumps(record, sort_keys=True, allow_nan=False, separators=(",", ":"))
 
@@ -81,6 +81,8 @@ def _arrays(solution: Solution) -> dict[str, np.ndarray[Any, Any]]:
     """All arrays from which a solution is rebuilt, by their place in the file."""
     arrays = {f"curves/{name}": getattr(solution, name) for name in ("t", *solution.curve_names)}
     arrays["curves/order"] = solution.order
+    if not solution.has_two_time:
+        return arrays
     arrays["two_time/row"] = solution.row_index
     for name in TWO_TIME_TEXTS:
         value = getattr(solution.two_time, name)
@@ -113,7 +115,8 @@ def _image(solution: Solution) -> bytes:
 
     def fill(file: h5py.File) -> None:
         _write_curves(file.create_group("curves"), solution, arrays)
-        _write_two_time(file.create_group("two_time"), solution, arrays)
+        if solution.has_two_time:
+            _write_two_time(file.create_group("two_time"), solution, arrays)
         parameters = {**solution.problem.to_dict(), "rtol": solution.rtol, "method": solution.method}
         write_parameters(file.create_group("parameters"), parameters, record, solution.config_text)
         stats = file.create_group("stats")
@@ -123,7 +126,7 @@ def _image(solution: Solution) -> bytes:
 
     return image(
         fill,
-        title=f"DMFT of a {solution.problem.kind} problem to t = {float(solution.t[-1])!r}",
+        title=f"DMFT of a {solution.problem.name} problem to t = {float(solution.t[-1])!r}",
         status=solution.status,
         message=solution.message,
         seed="none (deterministic)",
@@ -222,9 +225,12 @@ def _read(file: h5py.File) -> Solution:
     arrays = {
         f"curves/{key}": file[f"curves/{key}"][...] for key in ("t", "order", *CURVE_TEXTS) if key in file["curves"]
     }
-    arrays |= {
-        f"two_time/{key}": file[f"two_time/{key}"][...] for key in ("row", *TWO_TIME_TEXTS) if key in file["two_time"]
-    }
+    if "two_time" in file:
+        arrays |= {
+            f"two_time/{key}": file[f"two_time/{key}"][...]
+            for key in ("row", *TWO_TIME_TEXTS)
+            if key in file["two_time"]
+        }
     if digest(text, arrays) != file.attrs["content_sha256"]:
         raise FileFormatError(f"{file.filename} is damaged: its contents do not match their checksum")
     rows, groups, latent = len(arrays["curves/t"]), formulation.groups, formulation.latent_dimension
@@ -239,10 +245,10 @@ def _read(file: h5py.File) -> Solution:
         test_error=arrays.get("curves/test_error"),
         energy=arrays.get("curves/energy"),
         energy_balance=arrays["curves/energy_balance"],
-        row_index=arrays["two_time/row"],
+        row_index=arrays.get("two_time/row"),
         modes=tuple(record["modes"]),
-        correlation=arrays["two_time/correlation"],
-        integrated_response=arrays["two_time/integrated_response"],
+        correlation=arrays.get("two_time/correlation"),
+        integrated_response=arrays.get("two_time/integrated_response"),
         residual_correlation=arrays.get("two_time/residual_correlation"),
         status=Status(record["status"]),
         message=record["message"],
@@ -260,7 +266,7 @@ def save_csv(solution: Solution, path: str | PathLike[str]) -> None:
     """
     columns = solution.columns()
     text = io.StringIO()
-    text.write(f"# DMFT of a {solution.problem.kind} problem; all columns are dimensionless (units 1)\n")
+    text.write(f"# DMFT of a {solution.problem.name} problem; all columns are dimensionless (units 1)\n")
     text.write(f"# status: {solution.status.value}; rtol: {solution.rtol!r}; method: {solution.method}\n")
     text.write(f"# problem: {json.dumps(solution.problem.to_dict(), sort_keys=True)}\n")
     text.write(f"# t: {SCALE_TEXTS['t'][1]}\n")

@@ -54,6 +54,12 @@ class Formulation:
         Whether a follows the gradient flow or stays at a0.
     residual_sector : bool
         False for the spherical p-spin model: then R_A = 0, C_r = 1 and (alpha/m) a a = 1.
+    clock : float
+        The problem's unit of time over that of the equations, a power of two: reported times are ``clock`` times
+        those of the equations.
+    infinite_width : bool
+        Whether ``sizes`` are so large that they stand for infinity: 1/sizes is below rounding. Then a / sqrt(m) means
+        nothing.
     """
 
     sizes: IntArray
@@ -68,6 +74,8 @@ class Formulation:
     correlation_t0: FloatArray
     train_second_layer: bool
     residual_sector: bool
+    clock: float = 1.0
+    infinite_width: bool = False
 
     @property
     def width(self) -> int:

@@ -79,7 +79,9 @@ def plot(solution: Solution, path: str | PathLike[str] | None = None, simulation
             figure = Figure(figsize=(5.0, 5.6), layout="constrained")
             panels = figure.subplots(3, 1, sharex=True, height_ratios=[1.5, 1, 1])
             _errors(panels[0], solution)
-            _neurons(panels[1], solution, solution._network["gamma"][:, :, None], r"$a/\sqrt{m}$", _GREEN)
+            second = "a" if solution.formulation.infinite_width else "gamma"
+            label = r"$a$" if second == "a" else r"$a/\sqrt{m}$"
+            _neurons(panels[1], solution, solution._network[second][:, :, None], label, _GREEN)
             _neurons(panels[2], solution, solution._network["v"], r"overlap $v$", _PURPLE)
             interior = solution.minimum().found_interior
             for panel in panels[1:]:
@@ -197,7 +199,10 @@ def _title(solution: Solution) -> str:
         return "gradient flow of the spherical p-spin model"
     groups = f", {formulation.groups} groups" if formulation.groups > 1 else ""
     noise = getattr(solution.problem, "noise_std", 0.0)
-    return rf"$m$ = {formulation.width}{groups}, $\alpha = n/(md)$ = {formulation.alpha:g}, $\tau$ = {noise:g}"
+    if formulation.infinite_width:
+        return rf"$m = \infty${groups}, $n/d$ = {formulation.alpha * formulation.width:g}, $\tau$ = {noise:g}"
+    limit = f"{solution.method.removeprefix('limit:').replace('_', ' ')} limit, " if "limit:" in solution.method else ""
+    return rf"{limit}$m$ = {formulation.width}{groups}, $\alpha = n/(md)$ = {formulation.alpha:g}, $\tau$ = {noise:g}"
 
 
 def _errors(panel: Axes, solution: Solution) -> None:
@@ -272,7 +277,7 @@ def _first_time(solution: Solution) -> float:
 
 
 def _time_axis(panel: Axes, solution: Solution) -> None:
-    panel.set_xlabel(r"time $t$")
+    panel.set_xlabel(r"time $\alpha t$" if solution.formulation.infinite_width else r"time $t$")
     last = float(solution.t[-1])
     if last > 0.0:
         panel.set_xscale("log")

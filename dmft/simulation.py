@@ -289,7 +289,7 @@ class Simulation:
         shape = sample.mean.shape
         if len(shape) == 3 and shape[2] == 1:
             shape = shape[:2]
-        if self.problem.kind == "symmetric":
+        if self.problem.exchangeable:
             shape = (shape[0], *shape[2:])
         return sample.reshaped(shape)
 

@@ -156,7 +156,9 @@ class Curves:
                 if value is None:
                     raise ValueError(f"{name} = None, but a network problem needs an array of shape {shape}")
                 self._network[name] = _frozen(name, value, shape)
-            self._network["gamma"] = _frozen("gamma", self._network["a"] / np.sqrt(formulation.width), (rows, groups))
+            if not formulation.infinite_width:
+                gamma = self._network["a"] / np.sqrt(formulation.width)
+                self._network["gamma"] = _frozen("gamma", gamma, (rows, groups))
         else:
             if energy is None:
                 raise ValueError(f"energy = None, but a problem without residuals needs an array of shape {(rows,)}")
@@ -165,17 +167,19 @@ class Curves:
     @property
     def curve_names(self) -> tuple[str, ...]:
         """Names of the curves this problem has, besides ``t``."""
-        own = ("train_error", "test_error", "a", "gamma", "v") if self.formulation.residual_sector else ("energy",)
-        return (*own, "nu", "energy_balance")
+        if not self.formulation.residual_sector:
+            return ("energy", "nu", "energy_balance")
+        second = ("a",) if self.formulation.infinite_width else ("a", "gamma")
+        return ("train_error", "test_error", *second, "v", "nu", "energy_balance")
 
     def _squeeze(self, array: FloatArray) -> FloatArray:
         """Drop the group axis where there is one kind of neuron, and the latent axis where there is one direction."""
         if array.ndim == 3 and array.shape[2] == 1:
             array = array[:, :, 0]
-        return array[:, 0] if self.problem.kind in ("symmetric", "pspin") else array
+        return array[:, 0] if self.problem.exchangeable else array
 
     def _of_network(self, name: str) -> FloatArray:
-        if not self._network:
+        if name not in self._network:
             raise AttributeError(f"a {self.problem.kind} solution has no {name}; it has {', '.join(self.curve_names)}")
         return self._network[name]
 
@@ -278,7 +282,7 @@ class Solution(Curves):
     row_index : (M,) int
         Rows kept in two-time storage.
     two_time : TwoTime
-        The stored two-time functions.
+        The stored two-time functions; some limits have none (``has_two_time``).
     status : Status
         How the run ended; everything but DONE keeps the curves up to the last accepted time.
     message : str
@@ -306,10 +310,10 @@ class Solution(Curves):
         order: ArrayLike,
         nu: ArrayLike,
         energy_balance: ArrayLike,
-        row_index: ArrayLike,
+        row_index: ArrayLike | None,
         modes: tuple[str, ...],
-        correlation: ArrayLike,
-        integrated_response: ArrayLike,
+        correlation: ArrayLike | None,
+        integrated_response: ArrayLike | None,
         residual_correlation: ArrayLike | None = None,
         status: Status,
         message: str,
@@ -338,20 +342,40 @@ class Solution(Curves):
         if rows == 0 or np.any(np.diff(self.t) <= 0.0):
             raise ValueError("t must hold at least one time, in increasing order")
         self.order: IntArray = _frozen("order", order, (rows,), np.int64)
-        self.row_index: IntArray = _frozen("row_index", row_index, (np.size(row_index),), np.int64)
+        if tuple(modes) != mode_names(self.formulation):
+            raise ValueError(f"modes = {tuple(modes)!r}; expected {mode_names(self.formulation)!r}")
+        self.row_index: IntArray = np.zeros(0, dtype=np.int64)
+        self._two_time: TwoTime | None = None
+        if correlation is not None and integrated_response is not None and row_index is not None:
+            self._store_two_time(row_index, tuple(modes), correlation, integrated_response, residual_correlation)
+        self.status = status
+        self.message = message
+        self.stats = stats
+        self.rtol = float(rtol)
+        self.method = method
+        self.config_text = config_text
+
+    def _store_two_time(
+        self,
+        row_index: ArrayLike,
+        modes: tuple[str, ...],
+        correlation: ArrayLike,
+        integrated_response: ArrayLike,
+        residual_correlation: ArrayLike | None,
+    ) -> None:
+        rows = len(self.t)
+        self.row_index = _frozen("row_index", row_index, (np.size(row_index),), np.int64)
         kept = len(self.row_index)
         ends = (self.row_index[0], self.row_index[-1]) if kept else ()
         if ends != (0, rows - 1) or np.any(np.diff(self.row_index) <= 0):
             raise ValueError(f"row_index must increase from 0 to {rows - 1}, the first and the last row")
-        if tuple(modes) != mode_names(self.formulation):
-            raise ValueError(f"modes = {tuple(modes)!r}; expected {mode_names(self.formulation)!r}")
         shape = (len(modes), kept, kept)
         if self.formulation.residual_sector != (residual_correlation is not None):
             raise ValueError("residual_correlation is needed exactly when the problem has residuals")
-        self.two_time = TwoTime(
+        self._two_time = TwoTime(
             t=_frozen("t", self.t[self.row_index], (kept,)),
             order=_frozen("order", self.order[self.row_index], (kept,), np.int64),
-            modes=tuple(modes),
+            modes=modes,
             correlation=self._symmetric("correlation", _frozen("correlation", correlation, shape)),
             integrated_response=_frozen("integrated_response", integrated_response, shape),
             residual_correlation=None
@@ -360,12 +384,24 @@ class Solution(Curves):
                 "residual_correlation", _frozen("residual_correlation", residual_correlation, shape[1:])[None]
             )[0],
         )
-        self.status = status
-        self.message = message
-        self.stats = stats
-        self.rtol = float(rtol)
-        self.method = method
-        self.config_text = config_text
+
+    @property
+    def two_time(self) -> TwoTime:
+        """The stored two-time functions.
+
+        Raises
+        ------
+        ValueError
+            When there are none: some limits know the curves only.
+        """
+        if self._two_time is None:
+            raise ValueError(f"this solution ({self.method}) holds curves only, no two-time functions")
+        return self._two_time
+
+    @property
+    def has_two_time(self) -> bool:
+        """Whether there are two-time functions."""
+        return self._two_time is not None
 
     def _symmetric(self, name: str, array: FloatArray) -> FloatArray:
         """Fill the half above the diagonal from the causal half below it, where it is not there already."""
@@ -697,11 +733,14 @@ class Solution(Curves):
         """Short table: start, minimum of the test error, end, and how far to trust them."""
         formulation = self.formulation
         if formulation.residual_sector:
-            head = f"{self.problem.kind} network, m = {formulation.width}, n/(m d) = {formulation.alpha:g}"
-            if self.problem.kind != "symmetric":
+            size = f"m = {formulation.width}, n/(m d) = {formulation.alpha:g}"
+            if formulation.infinite_width:
+                size = f"m = infinity, n/d = {formulation.alpha * formulation.width:g}, time alpha t"
+            head = f"{self.problem.name} network, {size}"
+            if not self.problem.exchangeable:
                 head += f", {formulation.groups} groups"
         else:
-            head = f"{self.problem.kind} model"
+            head = f"{self.problem.name} model"
         moments = [("start", float(self.t[0]))]
         if formulation.residual_sector and self.minimum().found_interior:
             moments.append(("test minimum", self.minimum().time))
@@ -742,14 +781,17 @@ def _summary_columns(curves: Curves) -> list[tuple[str, FloatArray]]:
         return [("energy", curves.energy), ("nu", curves.nu)]
     share = curves.formulation.sizes / curves.formulation.width
     a, v = curves._network["a"], curves._network["v"]
-    size = np.sqrt((a**2 @ share) / curves.formulation.width)
+    infinite = curves.formulation.infinite_width
+    root = 1.0 if infinite else np.sqrt(curves.formulation.width)
+    size = np.sqrt(a**2 @ share) / root
     overlap = np.sqrt((v**2).sum(axis=2) @ share)
     learned = np.einsum("ng,ngk,g->nk", a, v, share)
-    if curves.problem.kind == "symmetric" and v.shape[2] == 1:
-        names = ("a/sqrt(m)", "v", "a v")
-        size, overlap, product = curves.gamma, curves.v, learned[:, 0]
+    second = "a" if infinite else "a/sqrt(m)"
+    if curves.problem.exchangeable and v.shape[2] == 1:
+        names = (second, "v", "a v")
+        size, overlap, product = a[:, 0] / root, curves.v, learned[:, 0]
     else:
-        names = ("rms a/sqrt(m)", "rms |v|", "|mean a v|")
+        names = (f"rms {second}", "rms |v|", "|mean a v|")
         product = np.linalg.norm(learned, axis=1)
     return [
         ("train error", curves.train_error),

@@ -21,7 +21,13 @@ METHODS = ("auto", "bdf", "bdf1", "bdf2", "bdf3", "bdf4", "bdf5")
 """Accepted values of ``method``; a second engine adds its name here and its class in :func:`_engine`."""
 
 
-def _engine(method: str) -> type:
+def _engine(problem: Problem, method: str) -> type:
+    from dmft.limits import Limit
+
+    if isinstance(problem, Limit):
+        from solvers.limits import LimitEngine
+
+        return LimitEngine
     if method.startswith("bdf"):
         from solvers.marching import BdfEngine
 
@@ -48,7 +54,7 @@ def solve(
     Parameters
     ----------
     problem : Problem
-        Symmetric, grouped, general or p-spin.
+        Symmetric, grouped, general, infinite-width or p-spin, or a limit of a network problem (`dmft.limits`).
     t_final : float
         Last time, in the unit of [MU].
     rtol : float
@@ -113,7 +119,7 @@ def solve(
         {"problem": problem.to_dict(), "solve": options.to_dict()},
         checkpoint_interval,
     )
-    engine = _engine(options.method)(problem, options)
+    engine = _engine(problem, options.method)(problem, options)
     if progress is True:
         from solvers.progress import bar
 

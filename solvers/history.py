@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import solve_triangular
 
 from dmft.formulation import Formulation
 from dmft.interpolation import value_weights
@@ -301,7 +302,6 @@ class History:
             "r_s": state["r_s"].reshape(n, g, n, g)[keep],
             "r_t": np.moveaxis(state["r_t"], 0, -1)[keep],
             "s_r": state["s_r"][keep],
-            "r_a": state["r_a"][keep],
             "weights": state["weights"][keep],
         }
         for k in dropped:
@@ -318,7 +318,7 @@ class History:
                     weights[None, None, :, None] * causal["r_s"][rows, :, k, :][:, :, None, :]
                 )
                 causal["r_t"][rows, keep[start:stop]] += weights[None, :, None] * causal["r_t"][rows, k][:, None]
-                for name in ("s_r", "r_a", "weights"):
+                for name in ("s_r", "weights"):
                     causal[name][rows, keep[start:stop]] += weights[None, :] * causal[name][rows, k][:, None]
         m = len(keep)
         thinned = {name: state[name][keep] for name in ("t", "nu", "a", "v", "overlap")}
@@ -329,7 +329,9 @@ class History:
         thinned["r_s"] = causal["r_s"][:, :, keep].reshape(m * g, m * g)
         thinned["r_t"] = np.moveaxis(causal["r_t"][:, keep], -1, 0)
         thinned["s_r"] = causal["s_r"][:, keep]
-        thinned["r_a"] = causal["r_a"][:, keep]
+        # Not the interpolated rows but the exact inverse of the thinned kernel: a late C_r = R_A Q R_A^T is so small
+        # that it exists only by the cancellation that (1 + S_R) R_A = 1 brings.
+        thinned["r_a"] = np.tril(solve_triangular(np.eye(m) + thinned["s_r"], np.eye(m), lower=True))
         thinned["weights"] = causal["weights"][:, keep]
         for array in (self.weights, self.tables.r_s, self.tables.r_t, self.tables.s_r, self.tables.r_a):
             array[...] = 0.0

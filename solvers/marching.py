@@ -18,9 +18,13 @@ from solvers.history import History, compiled_model, rows_to_keep
 from solvers.multistep import MAX_ORDER, extrapolation, multistep
 from solvers.row import (
     NOISE,
+    NU,
+    OVERLAP,
+    Q_ROW,
     RESPONSE,
     Guess,
     prepare_row,
+    response_sweep,
     solve_row,
     split,
 )
@@ -44,6 +48,12 @@ RESIDUAL_FLOOR = 1e-9
 """e_tr is controlled relatively down to this fraction of its initial value, absolutely below."""
 RESIDUAL_NOISE = 5e-15
 """Rounding error of e_tr over its initial value: C_r = R_A Q R_A^T is a small difference of large terms."""
+SETTLED = 2e-14
+"""e_tr over its initial value at which the data are interpolated and every force has vanished, up to rounding."""
+NOISE_FLOOR = 1e-11
+"""The same where rounding is worse than usual and rows fail before that."""
+VANISHING = 1e-4
+"""e_tr over its initial value below which a fast fall postpones thinning."""
 ROUNDING = 5e-11
 """Least of the sufficient accuracies of a row: below it rounding may stop the iteration of a stiff one."""
 
@@ -62,6 +72,7 @@ class Marcher:
         self.row_solves = 0
         self.wanted = row_tolerance
         self.last_change = 0.0
+        self.floor = SETTLED
         self._start()
 
     def _start(self) -> None:
@@ -101,12 +112,53 @@ class Marcher:
         """Time of the newest row."""
         return float(self.history.t[self.history.rows - 1])
 
+    @property
+    def settled(self) -> bool:
+        """Whether the newest row interpolates the data, so that nothing moves any more."""
+        history = self.history
+        last = history.rows - 1
+        return bool(history.model.residual_sector and history.c_r[last, last] <= self.floor * history.c_r[0, 0])
+
+    def rest(self, time: float, order: int) -> dict[int, float] | None:
+        """A row of a network that has interpolated: weights stay, residuals are zero, only the response goes on.
+
+        Iterating such a row would feed the rounding errors of C_r = R_A Q R_A^T back into everything else.
+        """
+        history = self.history
+        history.reserve()
+        n, g = history.rows, history.groups
+        tables, work = history.tables, history.work
+        self.step = step = multistep(history.t[:n], time, order)
+        image = history.image()
+        last = slice((n - 1) * g, n * g)
+        image.c_s[:, : n * g] = tables.c_s[last, : n * g]
+        image.c_s[:, n * g :] = tables.c_s[last, last]
+        image.c_t[:, :n] = tables.c_t[:, n - 1, :n]
+        image.c_t[:, n] = tables.c_t[:, n - 1, n - 1]
+        image.c_r[:] = 0.0
+        image.a[:] = tables.a[n - 1]
+        image.v[:] = tables.v[n - 1]
+        nu = np.zeros(g)
+        self.growth_rate = prepare_row(
+            history.model, work, history.local, n, step.derivative[0], image, history.loc, nu
+        )
+        if not response_sweep(history.model, tables, work, history.local, n, step.derivative, image, history.loc):
+            return None
+        work.vectors[NU] = nu
+        work.rows[Q_ROW, :n] = tables.q[n - 1, :n]
+        work.rows[Q_ROW, n] = tables.q[n - 1, n - 1]
+        history.local.own[OVERLAP, :g] = tables.overlap[n - 1]
+        self.row_solves += 1
+        return {step.order: 0.0}
+
     def attempt(self, time: float, order: int, neighbours: bool = False) -> dict[int, float] | None:
         """Solve the next row at ``time``; returns its local error by order, or None when it has no solution.
 
         The local error is that of the order used and, with ``neighbours``, what it would have been one order lower
         and higher. The row stays in the workspace until :meth:`accept`.
         """
+        if self.settled:
+            return self.rest(time, order)
         history = self.history
         history.reserve()
         n = history.rows
@@ -146,7 +198,7 @@ class Marcher:
         )
         self.iterations += iterations
         self.row_solves += 1
-        if not converged:
+        if not converged or (residual and image.c_r[n] < -10.0 * RESIDUAL_NOISE * history.c_r[0, 0]):
             return None
         errors = {step.order: step.error_constant * self._distance(image, predicted, scale)}
         if neighbours:
@@ -284,13 +336,14 @@ class BdfEngine:
         self.problem = problem
         self.options = options
         formulation = problem.formulation()
+        self.clock = formulation.clock
         rtol = options.rtol
         tolerance = LOCAL_TOLERANCE * rtol
         fixed = options.method[3:]
         self.marcher = Marcher(formulation, row_tolerance=float(np.clip(ROW_TOLERANCE * tolerance, 1e-13, 1e-8)))
         self.controller = StepController(
             tolerance=tolerance,
-            first_step=min(FIRST_STEP / fastest_rate(formulation), 1e-3 * options.t_final),
+            first_step=min(FIRST_STEP / fastest_rate(formulation), 1e-3 * options.t_final / self.clock),
             relative_step=float(np.clip(0.15 * (rtol / 1e-4) ** 0.2, 0.02, 0.3)),
             max_order=int(fixed) if fixed else MAX_ORDER,
             fixed_order=bool(fixed),
@@ -311,11 +364,9 @@ class BdfEngine:
         if resume:
             self._restore(*checkpointer.read())
         options, controller, marcher = self.options, self.controller, self.marcher
-        targets = (
-            [*options.times, options.t_final]
-            if not options.times or options.times[-1] < options.t_final
-            else list(options.times)
-        )
+        # Powers of two between the problem's unit of time and the equations': conversion is exact.
+        unit = self.clock
+        targets = [time / unit for time in sorted({*options.times, options.t_final})]
         status, message = Status.DONE, ""
         failures = 0
         try:
@@ -326,7 +377,7 @@ class BdfEngine:
                     break
                 if len(self.curves.t) >= options.max_rows:
                     status = Status.STEP_LIMIT
-                    message = f"stopped after {options.max_rows} rows at t = {now:.6g}; raise max_rows or rtol"
+                    message = f"stopped after {options.max_rows} rows at t = {unit * now:.6g}; raise max_rows or rtol"
                     break
                 time = controller.next_time(now, ahead[0])
                 order = min(controller.order, marcher.history.rows)
@@ -338,8 +389,10 @@ class BdfEngine:
                         controller.after_failure(time - now)
                     else:
                         controller.after_rejection(time - now, errors[order], order)
+                    if failures > 5 and errors is None:
+                        marcher.floor = NOISE_FLOOR  # below it rounding may be what leaves the row without a solution
                     if controller.step < 1e-14 * max(now, controller.first_step) or failures > 60:
-                        status, message = self._failure(errors is None, now, order)
+                        status, message = self._failure(errors is None, unit * now, order)
                         break
                     continue
                 failures = 0
@@ -347,7 +400,7 @@ class BdfEngine:
                 self.largest_error = max(self.largest_error, errors[order])
                 controller.after_acceptance(time, time - now, order, errors, growth)
                 self._record(order)
-                if marcher.history.rows >= self.thin_at:
+                if marcher.history.rows >= self.thin_at and not self._vanishing():
                     self._thin()
                 if checkpointer.due():
                     checkpointer.write(
@@ -355,16 +408,26 @@ class BdfEngine:
                     )
                 if progress is not None:
                     progress(
-                        Progress(time, options.t_final, time - now, len(self.curves.t), clock.perf_counter() - start)
+                        Progress(
+                            unit * time,
+                            options.t_final,
+                            unit * (time - now),
+                            len(self.curves.t),
+                            clock.perf_counter() - start,
+                        )
                     )
         except KeyboardInterrupt:
             status = Status.INTERRUPTED
             message = (
-                f"interrupted at t = {marcher.time:.6g} of {options.t_final:.6g}; resume from the checkpoint to go on"
+                f"interrupted at t = {unit * marcher.time:.6g} of {options.t_final:.6g}; "
+                "resume from the checkpoint to go on"
             )
             checkpointer.write(*self._snapshot())
         if status is Status.DONE:
             message = f"reached t = {options.t_final:.6g} in {len(self.curves.t)} rows"
+            if marcher.settled:
+                first = int(np.argmax(np.array(self.curves.train_error) <= SETTLED * self.curves.train_error[0]))
+                message += f", all data interpolated at t = {unit * self.curves.t[first]:.6g}"
         return self._solution(status, message, clock.perf_counter() - start)
 
     def _failure(self, unsolved: bool, now: float, order: int) -> tuple[Status, str]:
@@ -402,7 +465,8 @@ class BdfEngine:
         curves.a.append(history.tables.a[n].copy())
         curves.v.append(history.tables.v[n] / history.model.roots[:, None])
         curves.nu.append(history.nu[n].copy())
-        curves.train_error.append(0.5 * float(history.c_r[n, n]))
+        # The row that reaches zero may lie below it, by rounding.
+        curves.train_error.append(0.5 * max(float(history.c_r[n, n]), 0.0 if self.marcher.settled else -np.inf))
         curves.test_error.append(0.5 * float(history.tables.q[n, n]))
         noise, response = history.work.rows_s[NOISE, 0, : n + 1], history.work.rows_s[RESPONSE, 0, : n + 1]
         curves.energy.append(0.0 if history.model.residual_sector else -float(noise @ response))
@@ -414,6 +478,8 @@ class BdfEngine:
         e is the train error, or E with 1/abar = 1 for the p-spin model. All derivatives are those of the row's own
         multistep formula, so the two sides agree to its order and no better.
         """
+        if self.marcher.settled:
+            return 0.0
         history, curves = self.marcher.history, self.curves
         model, tables, g = history.model, history.tables, history.groups
         weights = self.marcher.step.derivative
@@ -436,6 +502,20 @@ class BdfEngine:
         noise += unit * size**2 * (model.width + float(model.sizes @ tables.a[n] ** 2)) / dissipation
         scale = max(abs(left), abs(right))
         return max(0.0, abs(left - right) - noise) / scale if scale > noise else 0.0
+
+    def _vanishing(self) -> bool:
+        """Whether the train error is on its exponential way to zero: then thinning waits until it has arrived.
+
+        C_r = R_A Q R_A^T is by then smaller than what interpolation in the thinned history would change in it.
+        """
+        history = self.marcher.history
+        errors = self.curves.train_error
+        if not history.model.residual_sector or self.marcher.settled or errors[-1] > VANISHING * errors[0]:
+            return False
+        before = 10
+        fall = np.log(errors[-1 - before] / errors[-1])
+        elapsed = np.log(self.curves.t[-1] / self.curves.t[-1 - before])
+        return bool(fall > 2.0 * elapsed and history.rows < 3 * self.options.max_history)
 
     def _thin(self) -> None:
         history = self.marcher.history
@@ -500,11 +580,11 @@ class BdfEngine:
         network = history.model.residual_sector
         return Solution(
             problem=self.problem,
-            t=curves["t"],
+            t=self.clock * curves["t"],
             order=curves["order"].astype(np.int64),
             a=curves["a"],
             v=curves["v"],
-            nu=curves["nu"],
+            nu=curves["nu"] / self.clock,
             train_error=curves["train_error"],
             test_error=curves["test_error"],
             energy=None if network else curves["energy"],
@@ -512,7 +592,7 @@ class BdfEngine:
             row_index=np.array(self.kept, dtype=np.int64),
             modes=mode_names(history.formulation),
             correlation=np.array(correlation),
-            integrated_response=np.array(response),
+            integrated_response=self.clock * np.array(response),
             residual_correlation=history.c_r[:n, :n].copy() if network else None,
             status=status,
             message=message,

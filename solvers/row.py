@@ -1162,17 +1162,19 @@ def prepare_row(model, work, local, n, al0, guess, loc, nu):
     fastest = -np.inf
     ratio = 0.6180339887498949
     for g in range(-1, groups):  # -1: the root, for all groups together; g >= 0: the edge of group g
-        low = -14.0
-        high = 14.0
+        low = 0.0
+        high = 0.0
         f1 = np.inf
         f2 = np.inf
         lower = np.inf
         side = 0  # two points, then one new one for each shrinking of the bracket
         if g >= 0:
-            scale = local.own[WEIGHT, g] + abs(local.other[COUPLING, g, g] * local.own[H + 1, g])
+            # A - L is smallest near sqrt(weight), or near the direct coupling: both are rates, in any unit of time.
+            scale = np.sqrt(local.own[WEIGHT, g]) + abs(local.other[COUPLING, g, g] * local.own[H + 1, g])
             if not scale > 0.0:
                 continue
-            high += np.log(1.0 + scale)
+            low = np.log(scale) - 14.0
+            high = np.log(scale) + 14.0
         x = high - ratio * (high - low)
         for h in range(groups):
             trial[h] = al0 + max(nu[h], 0.0)

@@ -228,7 +228,7 @@ def test_bad_plain_data_is_refused(data: Any, error: type[Exception], words: lis
 
 
 def test_registry_names_every_kind() -> None:
-    assert list(KINDS) == ["symmetric", "grouped", "general", "pspin"]
+    assert list(KINDS) == ["symmetric", "grouped", "general", "pspin", "infinite_width"]
     assert all(problem.kind == kind for kind, problem in KINDS.items())
 
 

@@ -7,14 +7,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from dmft._validate import shown
-from dmft.problems.base import NetworkProblem, Problem
+from dmft.problems.base import LearningProblem, NetworkProblem, Problem
 from dmft.problems.general import GeneralProblem
 from dmft.problems.grouped import GroupedProblem
+from dmft.problems.infinite_width import InfiniteWidthProblem
 from dmft.problems.pspin import PSpinProblem
 from dmft.problems.symmetric import SymmetricProblem
 
 KINDS: dict[str, type[Problem]] = {
-    problem.kind: problem for problem in (SymmetricProblem, GroupedProblem, GeneralProblem, PSpinProblem)
+    problem.kind: problem
+    for problem in (SymmetricProblem, GroupedProblem, GeneralProblem, PSpinProblem, InfiniteWidthProblem)
 }
 
 
@@ -35,6 +37,14 @@ def from_dict(data: Mapping[str, Any]) -> Problem:
         close = difflib.get_close_matches(str(kind), KINDS, n=1)
         hint = f" (did you mean {close[0]!r}?)" if close else ""
         raise ValueError(f"kind must be one of {', '.join(KINDS)}, not {shown(kind)}{hint}.")
+    if "limit" in data:
+        from dmft import limits
+
+        given = dict(data)
+        name = given.pop("limit")
+        options = {key: given.pop(key) for key in limits.option_names(name) if key in given}
+        problem = KINDS[kind].from_dict(given)
+        return limits.of(problem, name, **options)  # type: ignore[arg-type]  # checked there
     return KINDS[kind].from_dict(data)
 
 
@@ -42,6 +52,8 @@ __all__ = [
     "KINDS",
     "GeneralProblem",
     "GroupedProblem",
+    "InfiniteWidthProblem",
+    "LearningProblem",
     "NetworkProblem",
     "PSpinProblem",
     "Problem",

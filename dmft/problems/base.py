@@ -38,12 +38,20 @@ class Problem(ABC):
     """
 
     kind: ClassVar[str]
+    exchangeable: ClassVar[bool] = False
+    """Whether all neurons are alike, so that curves need no axis of groups."""
+    infinite_width: ClassVar[bool] = False
 
     if TYPE_CHECKING:  # a field of some problems and a property of others, which an abstract property would forbid
 
         @property
         def width(self) -> int:
             """Number of neurons m."""
+
+    @property
+    def name(self) -> str:
+        """What it is, for headings."""
+        return self.kind.replace("_", "-")
 
     @abstractmethod
     def formulation(self) -> Formulation:
@@ -105,25 +113,23 @@ class Problem(ABC):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class NetworkProblem(Problem):
-    """Gradient flow of a two-layer network, theory sections 1 and 2: the fields that all initial data share.
+class LearningProblem(Problem):
+    """Gradient flow of a two-layer network, theory sections 1 and 2: what all initial data and all widths share.
 
-    Subclasses say how the neurons are grouped (:meth:`_sizes`) and what their initial Gram matrix is
-    (:meth:`_cross_gram`); everything else is checked and assembled here.
+    Subclasses say how the neurons are grouped (:meth:`_sizes`), what their initial Gram matrix is
+    (:meth:`_cross_gram`), what the second layer starts from and how many samples there are; everything else is
+    checked and assembled here.
     """
 
-    alpha: float
     activation: Activation
     target: Target
     noise_std: float
     a0: ArrayLike | None = None
-    gamma0: ArrayLike | None = None
     v0: ArrayLike = 0.0
     train_second_layer: bool = True
 
     def __post_init__(self) -> None:
         self._set(
-            alpha=real("alpha", self.alpha, low=0.0, open_low=True),
             noise_std=real("noise_std", self.noise_std, low=0.0, high=1e100),  # its square must be finite
             train_second_layer=boolean("train_second_layer", self.train_second_layer),
         )
@@ -131,18 +137,13 @@ class NetworkProblem(Problem):
             raise TypeError(f"activation must be a dmft.Activation, not {shown(self.activation)}.")
         if not isinstance(self.target, Target):
             raise TypeError(f"target must be a dmft.Target, not {shown(self.target)}.")
-        if (self.a0 is None) == (self.gamma0 is None):
-            raise ValueError(
-                f"Exactly one of a0 and gamma0 (= a0 / sqrt(width)) must be given, "
-                f"not a0 = {shown(self.a0)} and gamma0 = {shown(self.gamma0)}."
-            )
+        self._check_second_layer()
         resolved = self.target.resolve(self.activation)
         if self.noise_std**2 + resolved.power == 0.0:
             raise ValueError(
                 f"noise_std must be > 0 when the target is noise, not {self.noise_std!r}: all labels would be zero."
             )
-        name = "a0" if self.a0 is not None else "gamma0"
-        self._set(**{name: self._second_layer(name, getattr(self, name))})
+        self._set_second_layer()
         self._set(v0=self._overlaps(self.v0, resolved.latent_dimension))
         self._check_gram()
         self._warn_if_stuck(resolved)
@@ -155,7 +156,24 @@ class NetworkProblem(Problem):
 
     @abstractmethod
     def _second_layer(self, name: str, value: Any) -> float | FloatArray:
-        """Check a0 or gamma0."""
+        """Check a0, or what stands for it."""
+
+    @abstractmethod
+    def _initial_second_layer(self) -> FloatArray | float:
+        """a0 of each group, or of all."""
+
+    @abstractmethod
+    def _samples(self) -> tuple[float, float]:
+        """Ratio alpha = n/(m d), and the clock of the formulation."""
+
+    def _check_second_layer(self) -> None:
+        """Refuse a second layer that is not given, or given twice."""
+        if self.a0 is None:
+            raise ValueError("a0 must be given, not None.")
+
+    def _set_second_layer(self) -> None:
+        """Keep the second layer as it was given, checked."""
+        self._set(a0=self._second_layer("a0", self.a0))
 
     @abstractmethod
     def _overlaps(self, value: Any, latent_dimension: int) -> FloatArray:
@@ -180,14 +198,12 @@ class NetworkProblem(Problem):
         """The problem in group form, theory section 3."""
         sizes, resolved = self._sizes(), self.resolved_target()
         groups, latent = len(sizes), resolved.latent_dimension
-        if self.a0 is not None:
-            a0 = np.broadcast_to(np.asarray(self.a0, dtype=np.float64), (groups,))
-        else:
-            a0 = np.broadcast_to(np.asarray(self.gamma0, dtype=np.float64), (groups,)) * math.sqrt(self.width)
+        a0 = np.broadcast_to(np.asarray(self._initial_second_layer(), dtype=np.float64), (groups,))
+        alpha, clock = self._samples()
         s0, t0 = self._modes()
         return Formulation(
             sizes=sizes,
-            alpha=self.alpha,
+            alpha=alpha,
             covariance=np.array(self.activation.covariance, dtype=np.float64),
             offset=self.noise_std**2 + float(resolved.power),
             overlap_exponents=np.array(resolved.exponents, dtype=np.int64),
@@ -198,6 +214,8 @@ class NetworkProblem(Problem):
             correlation_t0=t0,
             train_second_layer=self.train_second_layer,
             residual_sector=True,
+            clock=clock,
+            infinite_width=self.infinite_width,
         )
 
     def _group_overlaps(self) -> FloatArray:
@@ -254,6 +272,37 @@ class NetworkProblem(Problem):
         )
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class NetworkProblem(LearningProblem):
+    """A network of finite width m, in either scaling of its second layer, on n = alpha m d samples."""
+
+    alpha: float
+    gamma0: ArrayLike | None = None
+
+    def __post_init__(self) -> None:
+        self._set(alpha=real("alpha", self.alpha, low=0.0, open_low=True))
+        super().__post_init__()
+
+    def _check_second_layer(self) -> None:
+        if (self.a0 is None) == (self.gamma0 is None):
+            raise ValueError(
+                f"Exactly one of a0 and gamma0 (= a0 / sqrt(width)) must be given, "
+                f"not a0 = {shown(self.a0)} and gamma0 = {shown(self.gamma0)}."
+            )
+
+    def _set_second_layer(self) -> None:
+        name = "a0" if self.a0 is not None else "gamma0"
+        self._set(**{name: self._second_layer(name, getattr(self, name))})
+
+    def _initial_second_layer(self) -> FloatArray | float:
+        if self.a0 is not None:
+            return np.asarray(self.a0, dtype=np.float64)
+        return np.asarray(self.gamma0, dtype=np.float64) * math.sqrt(self.width)
+
+    def _samples(self) -> tuple[float, float]:
+        return self.alpha, 1.0
+
+
 def grouped_second_layer(name: str, value: Any, groups: int | None) -> FloatArray:
     """Check a0 or gamma0 as one number a group (any number of groups when ``groups`` is None)."""
     array = real_array(name, value, ndim=1, shape=None if groups is None else (groups,))
@@ -273,3 +322,13 @@ def grouped_overlaps(value: Any, groups: int, latent_dimension: int) -> FloatArr
     if latent_dimension == 1 and np.ndim(value) == 1:
         return real_array("v0", value, ndim=1, shape=(groups,)).reshape(shape)
     return real_array("v0", value, ndim=2, shape=shape)
+
+
+def common_overlap(value: Any, latent_dimension: int) -> FloatArray:
+    """Check v0 of neurons that are all alike: the number 0, a number for one latent direction, or (k,)."""
+    if np.ndim(value) == 0:
+        number = real("v0", value)
+        if latent_dimension > 1 and number != 0.0:
+            raise ValueError(f"v0 must be 0 or a list of {latent_dimension} numbers, not {shown(value)}.")
+        value = np.full(latent_dimension, number)
+    return real_array("v0", value, ndim=1, shape=(latent_dimension,))

@@ -31,6 +31,7 @@ class PSpinProblem(Problem):
     """
 
     kind: ClassVar[str] = "pspin"
+    exchangeable: ClassVar[bool] = True
 
     covariance: ArrayLike
 

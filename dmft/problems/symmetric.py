@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from dmft._validate import integer, real, real_array, shown
+from dmft._validate import integer, real
 from dmft.formulation import FloatArray, IntArray
-from dmft.problems.base import MAX_WIDTH, NetworkProblem
+from dmft.problems.base import MAX_WIDTH, NetworkProblem, common_overlap
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -50,6 +50,7 @@ class SymmetricProblem(NetworkProblem):
     """
 
     kind: ClassVar[str] = "symmetric"
+    exchangeable: ClassVar[bool] = True
 
     width: int
 
@@ -64,12 +65,7 @@ class SymmetricProblem(NetworkProblem):
         return real(name, value)
 
     def _overlaps(self, value: Any, latent_dimension: int) -> FloatArray:
-        if np.ndim(value) == 0:
-            number = real("v0", value)
-            if latent_dimension > 1 and number != 0.0:
-                raise ValueError(f"v0 must be 0 or a list of {latent_dimension} numbers, not {shown(value)}.")
-            value = np.full(latent_dimension, number)
-        return real_array("v0", value, ndim=1, shape=(latent_dimension,))
+        return common_overlap(value, latent_dimension)
 
     def _cross_gram(self) -> FloatArray:
         v0 = np.asarray(self.v0, dtype=np.float64)
