@@ -38,6 +38,7 @@ bench: $(VENV)/installed-test
 
 figures: $(VENV)/installed
 	$(BIN)/python -m validation.gallery --out out/figures $(NAMES)
+	$(if $(NAMES),,$(BIN)/python -m validation.predictions --out out/figures)
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check .

@@ -17,15 +17,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from dmft import limits
     from dmft.activations import Activation
     from dmft.files import load
-    from dmft.problems import GeneralProblem, GroupedProblem, PSpinProblem, SymmetricProblem
+    from dmft.problems import GeneralProblem, GroupedProblem, InfiniteWidthProblem, PSpinProblem, SymmetricProblem
     from dmft.simulation import Simulation
     from dmft.solution import Solution
     from dmft.status import Status
     from dmft.targets import Target
     from solvers import solve
-    from validation import compare, simulate
+    from validation import compare, interpolation_threshold, simulate, time_scales
 
 __version__ = "0.1.0"
 
@@ -33,6 +34,7 @@ __all__ = [
     "Activation",
     "GeneralProblem",
     "GroupedProblem",
+    "InfiniteWidthProblem",
     "PSpinProblem",
     "Simulation",
     "Solution",
@@ -41,15 +43,19 @@ __all__ = [
     "Target",
     "__version__",
     "compare",
+    "interpolation_threshold",
+    "limits",
     "load",
     "simulate",
     "solve",
+    "time_scales",
 ]
 
 _HOME = {
     "Activation": "dmft.activations",
     "GeneralProblem": "dmft.problems",
     "GroupedProblem": "dmft.problems",
+    "InfiniteWidthProblem": "dmft.problems",
     "PSpinProblem": "dmft.problems",
     "Simulation": "dmft.simulation",
     "Solution": "dmft.solution",
@@ -57,9 +63,12 @@ _HOME = {
     "SymmetricProblem": "dmft.problems",
     "Target": "dmft.targets",
     "compare": "validation",
+    "interpolation_threshold": "validation",
+    "limits": "dmft.limits",
     "load": "dmft.files",
     "simulate": "validation",
     "solve": "solvers",
+    "time_scales": "validation",
 }
 
 
@@ -68,7 +77,7 @@ def __getattr__(name: str) -> object:
         home = _HOME[name]
     except KeyError:
         raise AttributeError(f"module 'dmft' has no attribute {name!r}") from None
-    value = getattr(import_module(home), name)
+    value = import_module(home) if home == f"dmft.{name}" else getattr(import_module(home), name)
     globals()[name] = value
     return value
 

@@ -3,8 +3,8 @@
 The keys of ``[model]`` are ``kind`` and the parameters of that kind of problem, so a new problem needs nothing here;
 those of ``[solve]`` are the fields of `SolveOptions`, those of ``[simulate]`` (a table, or several as ``[[simulate]]``)
 those of `SimulateOptions`. ``[sweep]`` lists values for some keys, ``"model.width" = [16, 64]``, one member of the
-sweep for each place in the lists. Every key is checked before anything is computed, and a key that is not known is
-refused with the nearest known spelling.
+sweep for each place in the lists; ``[figure]`` says what to draw of them (:mod:`dmft.figure`). Every key is checked
+before anything is computed, and a key that is not known is refused with the nearest known spelling.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from dmft import _validate, problems
+from dmft import _validate, figure, limits, problems
 from dmft.activations import Activation
 from dmft.targets import Target
 
 Table = dict[str, Any]
 
-_SECTIONS = ("model", "solve", "simulate", "sweep")
+_SECTIONS = ("model", "solve", "simulate", "sweep", "figure", "threshold")
 
 
 class ConfigError(ValueError):
@@ -135,6 +135,10 @@ class Config:
         Name of the file without its suffix.
     swept : bool
         Whether there is a ``[sweep]``, whose members this is not one of.
+    figure : FigureOptions or None
+        The ``[figure]`` table; the members of a sweep leave it out.
+    threshold : mapping
+        The ``[threshold]`` table: ``vary`` and ``infinite_width`` of `dmft threshold`, which checks them.
     """
 
     problem: problems.Problem
@@ -143,9 +147,12 @@ class Config:
     text: str
     name: str
     swept: bool = False
+    figure: figure.FigureOptions | None = None
+    threshold: Mapping[str, Any] | None = None
 
 
 _SOLVE_KEYS = tuple(field.name for field in fields(SolveOptions))
+_THRESHOLD_KEYS = ("vary", "infinite_width")
 _SIMULATE_KEYS = tuple(field.name for field in fields(SimulateOptions))
 
 
@@ -199,7 +206,7 @@ def read_members(source: str | Path, overrides: Iterable[str] = ()) -> list[Conf
         chosen = [f"{key}={_toml(values[place])}" for key, values in sweep.items()]
         without = [f"sweep.{_key(key)}=" for key in sweep]
         member = f"{name}-{first.rpartition('.')[2]}{label}"
-        members.append(parse(text, [*overrides, *without, *chosen], name=member))
+        members.append(parse(text, [*overrides, *without, *chosen], name=member, drawn=False))
     return members
 
 
@@ -236,16 +243,31 @@ def _tables(text: str, overrides: Iterable[str]) -> Table:
     return tables
 
 
-def parse(text: str, overrides: Iterable[str] = (), *, name: str = "config") -> Config:
-    """Turn TOML text into a `Config`, that of the unswept values; arguments and errors as in `read`."""
+def parse(text: str, overrides: Iterable[str] = (), *, name: str = "config", drawn: bool = True) -> Config:
+    """Turn TOML text into a `Config`, that of the unswept values; arguments and errors as in `read`.
+
+    ``drawn=False`` leaves out the ``[figure]``, on which results do not depend.
+    """
     overrides = list(overrides)
     tables = _tables(text, overrides)
+    if not drawn:
+        tables.pop("figure", None)
     if overrides:
         header = " ".join(f"# {name}, with {', '.join(overrides)}".split())  # one line, whatever was typed
         text = f"{header}\n{_dump(tables)}"
     problem, options, simulate = _check(tables)
     swept = bool(tables.get("sweep"))
-    return Config(problem=problem, solve=options, simulate=simulate, text=text, name=name, swept=swept)
+    drawing = figure.read(tables["figure"]) if "figure" in tables else None
+    return Config(
+        problem=problem,
+        solve=options,
+        simulate=simulate,
+        text=text,
+        name=name,
+        swept=swept,
+        figure=drawing,
+        threshold=tables.get("threshold"),
+    )
 
 
 def ready_names() -> list[str]:
@@ -329,6 +351,7 @@ def _check(tables: Table) -> tuple[problems.Problem, SolveOptions, tuple[Simulat
         if section not in tables:
             raise ConfigError(f"section [{section}] is missing.")
     _known("solve", tables["solve"], _SOLVE_KEYS)
+    _known("threshold", tables.get("threshold", {}), _THRESHOLD_KEYS)
     for table in simulate:
         _known("simulate", table, _SIMULATE_KEYS)
         if "dimension" not in table:
@@ -353,7 +376,7 @@ def _model_keys(kind: str) -> tuple[list[str], list[str]]:
 
 def _home(key: str, besides: str = "") -> str:
     """Hint with the section, ``besides`` the present one, that does know ``key``, or nothing."""
-    model = {name for kind in problems.KINDS for keys in _model_keys(kind) for name in keys} | {"kind"}
+    model = {name for kind in problems.KINDS for keys in _model_keys(kind) for name in keys} | {"kind", "limit"}
     known = {"model": model, "solve": set(_SOLVE_KEYS), "simulate": set(_SIMULATE_KEYS)}
     return next(
         (f" (a key of [{section}])" for section, keys in known.items() if key in keys and section != besides), ""
@@ -376,15 +399,21 @@ def _problem(model: Table) -> problems.Problem:
         hint = _nearest(kind, problems.KINDS) if isinstance(kind, str) else ""
         raise ConfigError(f"unknown [model] kind {_validate.shown(kind)}{hint}; kinds are {_list(problems.KINDS)}.")
     required, optional = _model_keys(kind)
-    _known("model", model, ("kind", *required, *optional), f" of kind {kind!r}")
+    limit = model.get("limit")
+    extra = ("limit", *limits.option_names(limit))
+    _known("model", model, ("kind", *required, *optional, *extra), f" of kind {kind!r}")
     for key in required:
         if key not in model:
             raise ConfigError(f"[model] {key} is missing; kind {kind!r} needs {_list(required)}.")
-    arguments = {key: value for key, value in model.items() if key != "kind"}
+    arguments = {key: value for key, value in model.items() if key not in ("kind", *extra)}
     if "activation" in arguments:
         arguments["activation"] = _activation(arguments["activation"])
         arguments["target"] = _target(arguments["target"], arguments["activation"])
-    return problems.KINDS[kind](**arguments)
+    problem = problems.KINDS[kind](**arguments)
+    if limit is None:
+        return problem
+    options = {key: model[key] for key in extra if key in model and key != "limit"}
+    return limits.of(problem, limit, **options)  # type: ignore[arg-type]  # checked there
 
 
 def _choice(name: str, table: object, forms: Mapping[str, tuple[str, ...]]) -> str:

@@ -582,7 +582,7 @@ BAD_ARGUMENTS = {
     "abbreviated-option": (["solve", "small.toml", "--qui"], ["--qui"]),
     "set-without-value": (["solve", "small.toml", "--set"], ["--set"]),
     "missing-config": (["solve", "nowhere.toml"], ["nowhere.toml", "No such file"]),
-    "misspelt-ready-config": (["solve", "mu_fig0"], ["mu_fig0", "did you mean 'mu_fig0"]),
+    "misspelt-ready-config": (["solve", "mu_fgi07"], ["mu_fgi07", "did you mean 'mu_fig07'"]),
     "config-is-directory": (["solve", "folder.toml"], ["folder.toml", "directory"]),
     "config-is-binary": (["solve", "binary.toml"], ["binary.toml", "UTF-8"]),
     "out-is-directory": (["solve", "small.toml", "--out", "folder.toml"], ["folder.toml", "directory"]),

@@ -1,6 +1,8 @@
-"""Is it true: finite-size simulations, and their comparison with the theory."""
+"""Is it true: finite-size simulations, their comparison with the theory, time scales and thresholds."""
 
 from validation.comparison import compare
+from validation.scales import time_scales
 from validation.simulations import simulate
+from validation.thresholds import interpolation_threshold
 
-__all__ = ["compare", "simulate"]
+__all__ = ["compare", "interpolation_threshold", "simulate", "time_scales"]

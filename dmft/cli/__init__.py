@@ -1,4 +1,4 @@
-"""The command ``dmft``: solve, simulate, compare, plot, info, export, demo, configs.
+"""The command ``dmft``: solve, simulate, compare, timescales, threshold, plot, info, export, demo, configs.
 
 Exit codes: 0 done, 1 the computation failed (what there is was saved), 2 bad input (one sentence, nothing written).
 A traceback means a bug, never bad input.
@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 import dmft
-from dmft.cli import simulations, theory
+from dmft.cli import scales, simulations, theory, thresholds
 from dmft.cli.border import BAD_INPUT, FAILED, BadInputError, StoppedError, say, silent, warn
 
 __all__ = ["main"]
@@ -132,6 +132,22 @@ def _parser() -> argparse.ArgumentParser:
     overrides(compare)
     workers(compare)
     verbosity(compare)
+
+    timescales = command(
+        "timescales",
+        scales.timescales,
+        "Say what happens when in training, and how these times grow with the width.",
+    )
+    scales.add_arguments(timescales)
+    overrides(timescales)
+    verbosity(timescales)
+
+    threshold = command(
+        "threshold", thresholds.threshold, "Find where training begins to interpolate, at a fixed second layer."
+    )
+    thresholds.add_arguments(threshold)
+    overrides(threshold)
+    verbosity(threshold)
 
     plot = command("plot", theory.plot, "Draw the curves of a run.")
     plot.add_argument("file", metavar="FILE.h5")
