@@ -184,3 +184,10 @@ def test_bad_parameters_are_refused_in_a_sentence(changes: dict[str, Any], words
 def test_finite_simulations_of_it_are_refused() -> None:
     with pytest.raises((ValueError, TypeError), match="infinite"):
         dmft.simulate(problem(), 20, t_final=1.0)  # type: ignore[arg-type]
+
+
+def test_simulations_are_not_compared_with_a_limit() -> None:
+    finite = dmft.SymmetricProblem(width=4, alpha=0.3, activation=CUBIC, target=problem().target, noise_std=0.6, a0=1.0)
+    limit = dmft.solve(dmft.limits.of(finite, "mean_field"), 0.5)
+    with pytest.raises(TypeError, match="finite width, not of a mean-field limit"):
+        dmft.compare(limit, [])

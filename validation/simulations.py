@@ -237,7 +237,7 @@ class Plan:
         config_text: str = "",
     ) -> None:
         if not isinstance(problem, NetworkProblem):
-            kind = getattr(problem, "kind", type(problem).__name__)
+            kind = getattr(problem, "name", type(problem).__name__)
             raise TypeError(f"problem must be a symmetric, grouped or general network, not {shown(kind)}.")
         self.problem = problem
         formulation = problem.formulation()

@@ -32,6 +32,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from dmft._validate import real, real_array, shown
+from dmft.problems import NetworkProblem
 from dmft.simulation import Simulation
 from dmft.solution import Solution
 from validation.comparison.checks import check_same_problem, listed_simulations, series_of
@@ -99,6 +100,11 @@ def compare(
         raise TypeError(f"solution must be a dmft.Solution, not {shown(solution)}.")
     if not solution.formulation.residual_sector:
         raise TypeError(f"solution must be of a network; a {solution.problem.kind} problem has no simulation.")
+    if not isinstance(solution.problem, NetworkProblem):
+        raise TypeError(
+            f"solution must be of a network of finite width, not of a {solution.problem.name}: it leaves out what a "
+            "simulation would be tested for."
+        )
     listed = listed_simulations(simulations)
     if not listed:
         raise ValueError("simulations must hold at least one simulation.")
