@@ -115,6 +115,14 @@ def test_first_correction_of_noise_is_the_closed_form() -> None:
     assert second == pytest.approx(0.5 * (0.9 * overlap + 0.9 + 1 / 6), rel=1e-4)
 
 
+def test_first_correction_grows_as_the_next_regime_wants() -> None:
+    # Noise: a_1 -> alpha tau^2 a_0 (h'(1) - h'(0)) t^2/2, so that the expansion ends at t ~ sqrt(m).
+    width = 10**9
+    limit = dmft.limits.of(growth(width), "mean_field", order=1)
+    a = width * (dmft.solve(limit, 300.0, rtol=1e-6).at([100.0, 200.0, 300.0]).a - 1.0)
+    assert np.diff(a, 2)[0] / 100.0**2 == pytest.approx(0.3 * 0.36 * 0.5, rel=1e-3)
+
+
 def test_lazy_linear_fit_is_reached_as_one_over_m() -> None:
     # h''(0) = 0 here; with h''(0) != 0 the test error goes as m^(-1/2), below.
     found = rate("lazy_linear", lazy, -1.0, [0.3, 1.0, 3.0], ("test_error", "train_error"))
