@@ -311,7 +311,7 @@ def _limit_config(member: Config, limit: LimitOptions, last: float) -> Config:
 _PARAMETERS: tuple[tuple[str, Callable[[Any], Any]], ...] = (
     ("$h(q)$", lambda problem: tuple(np.asarray(problem.activation.covariance).tolist())),
     ("$m$", lambda problem: getattr(problem, "width", None) if isinstance(problem, SymmetricProblem) else None),
-    ("$n/d$", lambda problem: None if getattr(problem, "gamma0", None) is not None else sample_ratio(problem)),
+    ("$n/d$", lambda problem: sample_ratio(problem)),
     (r"$\alpha$", lambda problem: getattr(problem, "alpha", None)),
     (r"$\tau$", lambda problem: problem.noise_std),
     (r"$\gamma_0$", lambda problem: getattr(problem, "gamma0", None)),
