@@ -426,7 +426,7 @@ class BdfEngine:
         if status is Status.DONE:
             message = f"reached t = {options.t_final:.6g} in {len(self.curves.t)} rows"
             if marcher.settled:
-                first = int(np.argmax(np.array(self.curves.train_error) <= SETTLED * self.curves.train_error[0]))
+                first = int(np.argmax(np.array(self.curves.train_error) <= marcher.floor * self.curves.train_error[0]))
                 message += f", all data interpolated at t = {unit * self.curves.t[first]:.6g}"
         return self._solution(status, message, clock.perf_counter() - start)
 
@@ -544,6 +544,7 @@ class BdfEngine:
             "thinnings": self.thinnings,
             "thin_at": self.thin_at,
             "largest_error": self.largest_error,
+            "floor": self.marcher.floor,
         }
         return arrays, record
 
@@ -563,6 +564,7 @@ class BdfEngine:
         self.thinnings = record["thinnings"]
         self.thin_at = record["thin_at"]
         self.largest_error = record["largest_error"]
+        self.marcher.floor = record.get("floor", SETTLED)
 
     # ------------------------------------------------------------------------------------------------- result
 

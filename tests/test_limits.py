@@ -123,8 +123,17 @@ def test_first_correction_grows_as_the_next_regime_wants() -> None:
     assert np.diff(a, 2)[0] / 100.0**2 == pytest.approx(0.3 * 0.36 * 0.5, rel=1e-3)
 
 
+@pytest.mark.parametrize("t", [38.4, 100.0, 1000.0])
+def test_noise_growth_with_a_fixed_second_layer_reaches_its_end(t: float) -> None:
+    # At fixed a the bound on the time of the p-spin model is sharp, and rounding decided whether it sufficed.
+    problem = symmetric(1024, alpha=0.4, noise_std=3.0, target=dmft.Target.noise(), a0=1.0, train_second_layer=False)
+    solution = dmft.solve(dmft.limits.of(problem, "noise_growth"), t)
+    assert solution.status is dmft.Status.DONE
+    assert np.array_equal(solution.a, np.ones(len(solution.t)))
+
+
 def test_lazy_linear_fit_is_reached_as_one_over_m() -> None:
-    # h''(0) = 0 here; with h''(0) != 0 the test error goes as m^(-1/2), below.
+    # phihat''(0) = 0 here; a target with a quadratic part is approached as m^(-1/2), below.
     found = rate("lazy_linear", lazy, -1.0, [0.3, 1.0, 3.0], ("test_error", "train_error"))
     assert found == pytest.approx(-1.0, abs=0.1)
 

@@ -28,7 +28,8 @@ class LazyLinearLimit(Limit):
         R_S = exp(-r (t_1 - s_1)) ,  C_T = R_T = 1 ,  R_A = delta ,
         e_tr = e_ts = [tau^2 + |phi|^2 - 2 gamma_0 g(0).w + gamma_0^2 h(1) + gamma_0^2 h'(0) (C_S - 1)]/2
 
-    For pure noise m C_o -> exp(-2 r t_1) - 1. Corrections are of relative order 1/m.
+    For pure noise m C_o -> exp(-2 r t_1) - 1. Corrections are of relative order 1/m, or m^(-1/2) if phihat''(0) != 0.
+    The multiplier nu, of order one here, is not given: it moves nothing before t = O(1), and is reported as 0.
 
     Parameters
     ----------

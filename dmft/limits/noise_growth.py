@@ -63,7 +63,7 @@ class NoiseGrowthLimit(Limit):
         # |E| is at most its ground-state bound sqrt(2 f(1) f''...) < 2 sqrt(f''(1)): an upper end for t~.
         highest = 2.0 * np.sqrt(float(np.polynomial.polynomial.polyval(1.0, _derivative(spin.covariance))))
         bound = speed * t_final * (a0 + (0.5 * speed * highest * t_final if trained else 0.0))
-        model = tools.solve(spin, max(bound, 1e-6))
+        model = tools.solve(spin, max(1.001 * bound, 1e-6))  # at fixed a the bound is sharp: rounding must not cut it
         nodes = model.t
         point, weight = np.polynomial.legendre.leggauss(GAUSS)
         step = np.diff(nodes)
