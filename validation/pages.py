@@ -73,7 +73,9 @@ def _reduce(source: Path, target: Path) -> None:
         height = round(picture.height * WIDTH / picture.width)
         small = picture.convert("RGB").resize((WIDTH, height), Image.Resampling.LANCZOS)
         with atomic_path(target) as temporary:
-            small.quantize(64, dither=Image.Dither.NONE).save(temporary, format="png", optimize=True)
+            small.quantize(256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(
+                temporary, format="png", optimize=True
+            )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -282,21 +282,24 @@ def _draw_points(axis: Axes, panel: PanelOptions, family: Family, styles: dict[s
 
 
 def _guides(axis: Axes, panel: PanelOptions, shown: Sequence[tuple[float, float]]) -> None:
-    """Power laws above everything that is shown."""
+    """Power laws, the first above everything that is shown and the others below."""
     low, high = axis.get_ylim()
-    for slope in panel.slopes:
-        base = 1.6 * max(y / one**slope for one, y in shown)
-        ends = np.array([min(one for one, _ in shown), max(one for one, _ in shown)])
+    ends = np.array([min(x for x, _ in shown), max(x for x, _ in shown)])
+    for number, slope in enumerate(panel.slopes):
+        heights = [y / x**slope for x, y in shown]
+        base = 0.6 * min(heights) if number else 1.6 * max(heights)
         axis.plot(ends, base * ends**slope, color=_GREY, lw=0.7, ls=(0, (3, 2)), zorder=0)
-        place = (ends[1], base * ends[1] ** slope)
+        # Inside the steeper end there is room below, at the other end above.
+        at = ends[0] ** 0.6 * ends[1] ** 0.4
         axis.annotate(
             f"$m^{{{slope:g}}}$",
-            place,
-            xytext=(0, 3),
+            (at, base * at**slope),
+            xytext=(-2, -4) if number else (2, 4),
             textcoords="offset points",
             fontsize=7.5,
             color=_GREY,
-            ha="right",
+            ha="right" if number else "left",
+            va="top" if number else "bottom",
         )
     axis.set_ylim(low, high)
 

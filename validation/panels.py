@@ -311,7 +311,8 @@ def _limit_config(member: Config, limit: LimitOptions, last: float) -> Config:
 _PARAMETERS: tuple[tuple[str, Callable[[Any], Any]], ...] = (
     ("$h(q)$", lambda problem: tuple(np.asarray(problem.activation.covariance).tolist())),
     ("$m$", lambda problem: getattr(problem, "width", None) if isinstance(problem, SymmetricProblem) else None),
-    ("$n/d$", lambda problem: sample_ratio(problem)),
+    # Lazy thresholds are values of alpha, all others of n/d.
+    ("$n/d$", lambda problem: None if getattr(problem, "gamma0", None) is not None else sample_ratio(problem)),
     (r"$\alpha$", lambda problem: getattr(problem, "alpha", None)),
     (r"$\tau$", lambda problem: problem.noise_std),
     (r"$\gamma_0$", lambda problem: getattr(problem, "gamma0", None)),
@@ -530,9 +531,9 @@ def numbers(family: Family, name: str) -> dict[str, Any]:
         quantity_name = {"a v": "final a v", "gamma_inf": "final gamma"}[name]
         found = {run.label: _short(point(run.solution, quantity_name)) for run in done}
         if name == "gamma_inf":
-            ends = [s for (key, _), s in family.limits.items() if key.startswith(("fixed_gamma", "adiabatic"))]
-            if ends:
-                found["threshold, fixed gamma"] = _short(ends[0].gamma[-1])
+            for (key, _), limit in family.limits.items():
+                if key.startswith("fixed_gamma"):
+                    found["threshold gamma*"] = _short(limit.gamma[-1])
         return found
     if name == "growth":
         # Before t = sqrt(m) the fast relaxation of t = O(1) is in the derivative.
