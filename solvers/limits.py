@@ -193,8 +193,8 @@ class LimitEngine:
 def energy_imbalance(form: Formulation, t: FloatArray, state: LimitState) -> FloatArray:
     """Relative imbalance of de_tr/dt = -(1/abar) sum_i [(da_i/dt)^2 + d_t d_s C_ii(t,s)|_{s=t}] on the rows, (N,).
 
-    Derivatives are those of the polynomials through the rows. A limit satisfies the identity to the order that it
-    keeps; 0 where both sides are below rounding.
+    Derivatives are those of the polynomials through the rows. A limit of leading order satisfies the identity; with
+    corrections to the curves alone it fails by their size. 0 where both sides are below rounding.
     """
     count, width = len(t), ORDER + 1
     result = np.zeros(count)

@@ -255,6 +255,7 @@ def test_files_and_plain_data_keep_a_limit(name: str, tmp_path: Any) -> None:
     assert again.problem == limit
     assert np.array_equal(again.test_error, solution.test_error)
     assert name.replace("_", "-") in again.summary()
+    assert "error  not estimated" in again.summary()
     solution.plot(tmp_path / "limit.png")
     solution.to_csv(tmp_path / "limit.csv")
 
@@ -279,9 +280,24 @@ def test_configuration_names_a_limit() -> None:
         config.read("mu_fig24", ["model.limit=lazy_linear", "model.order=1"])
 
 
+def test_time_scales_keep_limits_apart_from_what_they_approximate() -> None:
+    def solved(width: int, **changes: Any) -> dmft.Solution:
+        problem = symmetric(width, activation=QUAD, target=dmft.Target.same_as(QUAD), gamma0=1.0, **changes)
+        return dmft.solve(dmft.limits.of(problem, "lazy_linear"), 5.0 / width)
+
+    exact = dmft.solve(symmetric(64, activation=QUAD, target=dmft.Target.same_as(QUAD), gamma0=1.0), 5.0 / 64)
+    report = dmft.time_scales([exact, solved(16), solved(64)])
+    assert {event.series for event in report.events} == {"theory", "lazy-linear limit"}
+    assert "lazy initialisation" in str(report)
+    other = dmft.solve(dmft.limits.of(lazy(16), "lazy_linear"), 5.0 / 16)
+    with pytest.raises(ValueError, match="activation"):
+        dmft.time_scales([solved(16), other])
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
+        (lambda: dmft.limits.of(mean_field(8), "lazy", order=1), "'lazy' has no option 'order'"),
         (lambda: dmft.limits.of(mean_field(8), "mean_feild"), "did you mean 'mean_field'"),
         (lambda: dmft.limits.of(mean_field(8), "mean_field", order=2), "order"),
         (lambda: dmft.limits.of(groups(8), "mean_field", order=1), "symmetric"),

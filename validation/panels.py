@@ -562,6 +562,8 @@ def _local_exponents(runs: tuple[Run, ...]) -> dict[str, float]:
     result = {}
     for label in dict.fromkeys(run.label for run in runs):
         own = sorted((run for run in runs if run.label == label), key=lambda run: run.solution.formulation.width)[-2:]
+        if len(own) < 2:
+            continue
         low, high = ((run.solution.formulation.width, point(run.solution, "test_error - linear_fit")) for run in own)
         if low[1] and high[1]:
             result[label] = math.log(high[1] / low[1]) / math.log(high[0] / low[0])

@@ -106,9 +106,12 @@ def question(config: Config) -> dict[str, Any]:
     import numpy as np
 
     from dmft import _validate
+    from dmft.limits import Limit
     from dmft.problems import InfiniteWidthProblem, SymmetricProblem
 
     problem, options = config.problem, config.threshold or {}
+    if isinstance(problem, Limit):
+        raise BadInputError(f"[model] limit must be left out for a threshold, not {problem.limit!r}.")
     if not isinstance(problem, SymmetricProblem | InfiniteWidthProblem):
         raise BadInputError(
             "[model] kind must be symmetric or infinite_width for a threshold (neurons that all start alike), not "

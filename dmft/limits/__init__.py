@@ -43,6 +43,10 @@ def of(problem: NetworkProblem, limit: str, **options: Any) -> Limit:
         close = difflib.get_close_matches(str(limit), LIMITS, n=1)
         hint = f" (did you mean {close[0]!r}?)" if close else ""
         raise ValueError(f"limit must be one of {', '.join(LIMITS)}, not {shown(limit)}{hint}.")
+    for name in options:
+        if name not in option_names(limit):
+            known = ", ".join(option_names(limit)) or "none"
+            raise TypeError(f"limit {limit!r} has no option {name!r}; its options: {known}.")
     return LIMITS[limit](problem=problem, **options)
 
 

@@ -60,8 +60,8 @@ class NoiseGrowthLimit(Limit):
         a0, sign = abs(float(form.a0[0])), float(np.sign(form.a0[0]))
         trained = form.train_second_layer
         speed = tau * np.sqrt(form.alpha / m)
-        # |E| is at most its ground-state bound sqrt(2 f(1) f''...) < 2 sqrt(f''(1)): an upper end for t~.
-        highest = 2.0 * np.sqrt(float(np.polynomial.polynomial.polyval(1.0, _derivative(spin.covariance))))
+        # |E| stays below 2 sqrt(f''(1)), which bounds t~ from above.
+        highest = 2.0 * np.sqrt(float(np.polynomial.polynomial.polyval(1.0, _second_derivative(spin.covariance))))
         bound = speed * t_final * (a0 + (0.5 * speed * highest * t_final if trained else 0.0))
         model = tools.solve(spin, max(1.001 * bound, 1e-6))  # at fixed a the bound is sharp: rounding must not cut it
         nodes = model.t
@@ -132,6 +132,6 @@ class NoiseGrowthLimit(Limit):
         return float(self.problem.noise_std * np.sqrt(self.problem.alpha) * abs(energy))
 
 
-def _derivative(covariance: object) -> FloatArray:
+def _second_derivative(covariance: object) -> FloatArray:
     """Coefficients of f''."""
     return np.asarray(np.polynomial.polynomial.polyder(np.asarray(covariance, dtype=np.float64), 2))

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmft._validate import shown
+from dmft.limits import Limit
 from dmft.problems import Problem
 from dmft.simulation import Simulation
 from dmft.solution import Solution
@@ -105,6 +106,8 @@ def check_problems(problems: list[Problem]) -> Kinship:
     ValueError
         Naming the parameter that differs.
     """
+    # A limit is a problem in its own right; what has to be shared is that of the problem it belongs to.
+    problems = [problem.problem if isinstance(problem, Limit) else problem for problem in problems]
     for problem in problems:
         if not problem.formulation().residual_sector:
             raise TypeError(f"runs must be of networks, which have errors; a {problem.kind} model has none.")

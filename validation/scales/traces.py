@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmft.interpolation import interpolate
+from dmft.limits import Limit, option_names
 from dmft.simulation import Simulation
 from dmft.solution import Solution
 from validation.comparison.checks import MODEL_WORDS, OPTIMIZER_WORDS
@@ -158,9 +159,15 @@ def trace_of(run: Solution | Simulation, unit: float) -> Trace:
     return SolvedTrace(run, unit) if isinstance(run, Solution) else _simulated(run, unit)
 
 
+def _options(limit: Limit) -> list[str]:
+    return [f"{name} {getattr(limit, name)}" for name in option_names(limit.limit) if getattr(limit, name)]
+
+
 def series_name(run: Solution | Simulation) -> str:
     """What runs of different widths have to share to be one family: how they were made."""
     if isinstance(run, Solution):
+        if isinstance(run.problem, Limit):  # a series of its own: it must not pass for the equations it approximates
+            return " ".join([f"{run.problem.limit.replace('_', '-')} limit", *_options(run.problem)])
         return "theory"
     s = run.settings
     how = OPTIMIZER_WORDS[s.optimizer] + (f" batch {s.batch}" if s.batch is not None else "")
