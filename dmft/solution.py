@@ -757,7 +757,8 @@ class Solution(Curves):
         ]
         stats = self.stats
         balance = float(np.median(self.energy_balance))
-        error = f"error  estimated {stats.estimated_error:.1e} (rtol {self.rtol:.1e}), energy balance {balance:.1e} (median)"
+        error = f"error  estimated {stats.estimated_error:.1e} (rtol {self.rtol:.1e}), "
+        error += f"energy balance {balance:.1e} (median)"
         if self.method.startswith("limit:"):  # what a limit leaves out is of higher order in 1/m, and not measured here
             error = f"error  not estimated: a limit, solved at rtol {self.rtol:.1e}"
         return "\n".join(
