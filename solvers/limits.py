@@ -99,9 +99,9 @@ class LimitEngine:
         try:
             with threadpool_limits(limits=1):  # matrices of a few rows: threads would only wait for each other
                 state = self.problem.prepare(self, options.t_final)(t)
-            message = f"{self.problem.name} ({self.problem.scale}) on {len(t)} rows to t = {options.t_final:.6g}"
+            message = f"{self.problem.title} ({self.problem.scale}) on {len(t)} rows to t = {options.t_final:.6g}"
         except LimitError as error:
-            status, message = Status.FAILED, f"{self.problem.name}: {error}."
+            status, message = Status.FAILED, f"{self.problem.title}: {error}."
             t = t[:1]
             state = self._start()
         if progress is not None:

@@ -115,9 +115,13 @@ class Marcher:
     @property
     def settled(self) -> bool:
         """Whether the newest row interpolates the data, so that nothing moves any more."""
+        return self.below(self.floor)
+
+    def below(self, fraction: float) -> bool:
+        """Whether the newest train error is at most this fraction of the first."""
         history = self.history
         last = history.rows - 1
-        return bool(history.model.residual_sector and history.c_r[last, last] <= self.floor * history.c_r[0, 0])
+        return bool(history.model.residual_sector and history.c_r[last, last] <= fraction * history.c_r[0, 0])
 
     def rest(self, time: float, order: int) -> dict[int, float] | None:
         """A row of a network that has interpolated: weights stay, residuals are zero, only the response goes on.
@@ -389,8 +393,8 @@ class BdfEngine:
                         controller.after_failure(time - now)
                     else:
                         controller.after_rejection(time - now, errors[order], order)
-                    if failures > 5 and errors is None:
-                        marcher.floor = NOISE_FLOOR  # below it rounding may be what leaves the row without a solution
+                    if failures > 5 and errors is None and marcher.below(NOISE_FLOOR):
+                        marcher.floor = NOISE_FLOOR  # rounding may be what leaves the row without a solution
                     if controller.step < 1e-14 * max(now, controller.first_step) or failures > 60:
                         status, message = self._failure(errors is None, unit * now, order)
                         break

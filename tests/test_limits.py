@@ -132,9 +132,17 @@ def test_noise_growth_with_a_fixed_second_layer_reaches_its_end(t: float) -> Non
     assert np.array_equal(solution.a, np.ones(len(solution.t)))
 
 
+def test_noise_growth_is_refused_beyond_its_range() -> None:
+    for width, activation, t in ((1024, QUAD, 1e3), (100, CUBIC, 1e5)):
+        problem = symmetric(width, alpha=0.4, activation=activation, target=dmft.Target.noise(), a0=1.0)
+        solution = dmft.solve(dmft.limits.of(problem, "noise_growth"), t)
+        assert solution.status is dmft.Status.FAILED
+        assert f"t = {t:g} is beyond" in solution.message
+
+
 def test_lazy_linear_fit_is_reached_as_one_over_m() -> None:
     # phihat''(0) = 0 here; a target with a quadratic part is approached as m^(-1/2), below.
-    found = rate("lazy_linear", lazy, -1.0, [0.3, 1.0, 3.0], ("test_error", "train_error"))
+    found = rate("lazy_linear", lazy, -1.0, [0.3, 1.0, 3.0], ("test_error", "train_error", "nu"))
     assert found == pytest.approx(-1.0, abs=0.1)
 
 
@@ -145,6 +153,11 @@ def test_lazy_with_curvature_is_reached_as_the_root_of_m() -> None:
 
     found = rate("lazy", curved, 0.0, [2.0, 5.0], ERRORS, widths=(1024, 4096, 16384))
     assert found == pytest.approx(-0.5, abs=0.1)
+
+
+def test_large_initial_overlaps_are_warned_of() -> None:
+    with pytest.warns(UserWarning, match="beyond it"):
+        dmft.limits.of(symmetric(4096, gamma0=1.0, v0=0.5), "lazy_linear")
 
 
 def test_lazy_linear_of_pure_noise_is_the_printed_one() -> None:
@@ -177,7 +190,8 @@ def test_noise_growth_is_reached_as_the_root_of_m() -> None:
 @pytest.mark.slow
 def test_second_layer_grows_linearly_at_the_printed_slope() -> None:
     # A_inf = tau sqrt(alpha) |E|, E = -2 c sqrt((k-1)/k) = -2/3 for ht = z^3/6: 2/3 tau sqrt(alpha).
-    width, limit = 10**6, dmft.limits.of(growth(10**6), "noise_growth")
+    width = 2 * 10**9  # wide enough that t = 3000 sqrt(m) is still short of t ~ m
+    limit = dmft.limits.of(growth(width), "noise_growth")
     t = 3e3 * np.sqrt(width)
     solution = dmft.solve(limit, t, rtol=1e-5)
     curves = solution.at([0.5 * t, t])
@@ -198,6 +212,7 @@ def test_adiabatic_growth_at_large_width() -> None:
     assert near.gamma == pytest.approx(exact.gamma, abs=2e-3)
     assert near.train_error == pytest.approx(exact.train_error, abs=3e-3)
     assert near.test_error == pytest.approx(exact.test_error, rel=2e-3)
+    assert near.nu == pytest.approx(exact.nu, rel=0.03)
 
 
 def test_noise_growth_at_one_width() -> None:
@@ -248,6 +263,7 @@ def test_files_and_plain_data_keep_a_limit(name: str, tmp_path: Any) -> None:
     problem = growth(64) if name == "noise_growth" else lazy(64)
     limit = dmft.limits.of(problem, name)
     assert from_dict(limit.to_dict()) == limit
+    assert type(limit).from_dict(limit.to_dict()) == limit
     assert limit != problem
     solution = dmft.solve(limit, 0.5)
     solution.save(tmp_path / "limit.h5")

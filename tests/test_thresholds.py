@@ -12,6 +12,7 @@ from scipy.optimize import brentq
 
 import dmft
 from dmft import cli
+from dmft.limits.linear_fit import LinearFit
 from validation.thresholds import families, laws, points, search
 from validation.thresholds.interpolation import _family
 from validation.thresholds.result import shown
@@ -105,10 +106,10 @@ def test_intervals() -> None:
 
 
 def test_residual_noise_is_what_a_linear_fit_leaves() -> None:
-    same = families.residual_noise(CUBIC, dmft.Target.same_as(CUBIC), 0.6)
-    assert same**2 == pytest.approx(0.36 + 1 / 6)  # |phi|^2 - g(0)^2/h'(0) = h(1) - h'(0)
+    same = LinearFit.of(CUBIC, dmft.Target.same_as(CUBIC), 0.6)
+    assert same.noise_std**2 == pytest.approx(0.36 + 1 / 6)  # |phi|^2 - g(0)^2/h'(0) = h(1) - h'(0)
     overlap = dmft.Target.from_overlap([0, 0.5], power=1.0)
-    assert families.residual_noise(CUBIC, overlap, 0.5) ** 2 == pytest.approx(0.25 + 1.0 - 0.25 / 0.9)
+    assert LinearFit.of(CUBIC, overlap, 0.5).noise_std ** 2 == pytest.approx(0.25 + 1.0 - 0.25 / 0.9)
 
 
 def test_threshold_energy_of_pure_models() -> None:

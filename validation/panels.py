@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.polynomial.polynomial import polyval
 from numpy.typing import NDArray
 from scipy.interpolate import PchipInterpolator
 
 from dmft import config as configuration
 from dmft.config import Config
 from dmft.figure import FigureOptions, LimitOptions, PanelOptions
+from dmft.limits.linear_fit import LinearFit
 from dmft.problems import InfiniteWidthProblem, SymmetricProblem
 from dmft.solution import Curves, Solution
 from validation import experiment
@@ -405,11 +405,7 @@ def difference(solution: Solution, limit: Solution, name: str) -> tuple[FloatArr
 
 def linear_fit(problem: Any, gamma: float) -> float:
     """e_lin(gamma) = [tau^2 + |phi|^2 - |g(0)|^2/h'(0) + gamma^2 ht(1)]/2, [MU] (2.7)."""
-    form = problem.formulation()
-    gradient = np.asarray(problem.resolved_target().gradient(np.zeros(form.latent_dimension)))
-    slope = float(form.covariance[1])
-    left = form.offset - float(gradient @ gradient) / slope
-    return 0.5 * (left + gamma**2 * (float(polyval(1.0, form.covariance)) - slope))
+    return float(LinearFit.of(problem.activation, problem.target, problem.noise_std).test_error(gamma))
 
 
 def level(problem: Any, name: str) -> float:

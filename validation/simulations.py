@@ -238,7 +238,7 @@ class Plan:
     ) -> None:
         if not isinstance(problem, NetworkProblem):
             kind = getattr(problem, "name", type(problem).__name__)
-            raise TypeError(f"problem must be a symmetric, grouped or general network, not {shown(kind)}.")
+            raise TypeError(f"problem must be a symmetric, grouped or general problem, not {shown(kind)}.")
         self.problem = problem
         formulation = problem.formulation()
         if not dimensions:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from numpy.polynomial import Polynomial
@@ -12,7 +12,8 @@ from numpy.polynomial import Polynomial
 from dmft.activations import Activation
 from dmft.formulation import FloatArray
 from dmft.limits.base import Limit, LimitError, LimitState, Tools, symmetric_lazy
-from dmft.limits.lazy import remainder, width_one
+from dmft.limits.lazy import width_one
+from dmft.limits.linear_fit import remainder
 
 LEVELS = 9
 """Values of gamma at which the train error of a fixed second layer is computed."""
@@ -53,17 +54,19 @@ class AdiabaticLimit(Limit):
     scale: ClassVar[str] = "t = Theta(m), lazy, below the interpolation threshold"
 
     def _check(self) -> None:
-        symmetric_lazy(self.problem, self.limit)
-        remainder(self.problem, self.limit)  # type: ignore[arg-type]  # symmetric, checked
+        _, fit = symmetric_lazy(self.problem, self.limit)
+        remainder(self.problem.activation)
+        _ = fit.noise_std  # refuses a problem of which the linear fit leaves nothing
         if not self.problem.train_second_layer:
             raise ValueError("limit 'adiabatic' needs train_second_layer = true: it is about the growth of a.")
 
     def prepare(self, tools: Tools, t_final: float) -> Callable[[FloatArray], LimitState]:
         """Relax single neurons at fixed gamma, then integrate gamma; see `Limit.prepare`."""
-        gamma0, _, _ = symmetric_lazy(self.problem, self.limit)
-        activation, noise, linear = remainder(self.problem, self.limit)  # type: ignore[arg-type]
+        gamma0, fit = symmetric_lazy(self.problem, self.limit)
         m, sign = float(self.width), float(np.sign(gamma0))
-        root, threshold = residual_root(activation, noise, self.problem.alpha, abs(gamma0), tools)
+        activation = remainder(self.problem.activation)
+        relaxed = relaxed_states(activation, fit.noise_std, self.problem.alpha, abs(gamma0), tools)
+        root, threshold = relaxed.root, relaxed.threshold
         rate = self.problem.alpha / m
 
         def rhs(time: float, state: FloatArray) -> FloatArray:
@@ -71,18 +74,16 @@ class AdiabaticLimit(Limit):
             return np.asarray(-2.0 * rate * root(gamma) * root.deriv()(gamma))
 
         path = tools.integrate(rhs, np.array([abs(gamma0)]), t_final)
-        height = float(np.sum(np.asarray(activation.covariance)))
 
         def state(times: FloatArray) -> LimitState:
             gamma = np.minimum(path(times)[:, 0], threshold)
-            count, groups = len(times), 1
-            nothing = np.zeros((groups, groups, 0, 0))
+            nothing = np.zeros((1, 1, 0, 0))
             return LimitState(
                 a=(sign * gamma * np.sqrt(m))[:, None],
-                v=sign * linear[None, None, :] / (gamma * np.sqrt(m))[:, None, None],
-                nu=np.zeros((count, 1)),
+                v=sign * fit.learned[None, None, :] / (gamma * np.sqrt(m))[:, None, None],
+                nu=np.asarray(relaxed.multiplier(gamma))[:, None],
                 train_error=root(gamma) ** 2,
-                test_error=0.5 * (noise**2 + gamma**2 * height),
+                test_error=fit.test_error(gamma),
                 correlation_o=nothing,
                 correlation_t=nothing[0],
                 response_s=nothing,
@@ -93,31 +94,33 @@ class AdiabaticLimit(Limit):
         return state
 
 
-def residual_root(
-    activation: Activation, noise_std: float, alpha: float, gamma0: float, tools: Tools
-) -> tuple[Polynomial, float]:
-    """sqrt(e_tr,inf) as a polynomial in gamma from gamma0 on, and its zero gamma*.
+class Relaxed(NamedTuple):
+    """Fixed-gamma states after relaxation, as polynomials in gamma from gamma0 on."""
+
+    root: Polynomial  # sqrt(e_tr,inf)
+    multiplier: Polynomial  # nu
+    threshold: float  # gamma*, the zero of the root
+
+
+def relaxed_states(activation: Activation, noise_std: float, alpha: float, gamma0: float, tools: Tools) -> Relaxed:
+    """Relax single neurons at fixed gamma, up to near the threshold.
 
     Raises
     ------
     LimitError
         When gamma0 is at or above the threshold, or a run fails.
     """
+    curvature = float(np.polynomial.polynomial.polyval(1.0, np.polynomial.polynomial.polyder(activation.covariance, 2)))
+    share = 10.0**DECAY
 
-    def relaxed(gamma: float) -> float:
-        problem = width_one(activation, noise_std, alpha, gamma)
-        curvature = float(
-            np.polynomial.polynomial.polyval(
-                1.0, np.polynomial.polynomial.polyder(np.asarray(activation.covariance), 2)
-            )
-        )
-        scale = 1.0 / (np.sqrt(alpha * curvature) * noise_std * gamma)
-        last = WAIT * scale
-        errors = tools.solve(problem, last).at([0.1 * last, last]).train_error
-        share = 10.0**DECAY
-        return float((share * errors[1] - errors[0]) / (share - 1.0))
+    def relaxed(gamma: float) -> tuple[float, float]:
+        """e_tr and nu, extrapolated to infinite time."""
+        last = WAIT / (np.sqrt(alpha * curvature) * noise_std * gamma)
+        curves = tools.solve(width_one(activation, noise_std, alpha, gamma), last).at([0.1 * last, last])
+        error, nu = ((share * one[1] - one[0]) / (share - 1.0) for one in (curves.train_error, curves.nu))
+        return float(error), float(nu)
 
-    first = relaxed(gamma0)
+    first, _ = relaxed(gamma0)
     if first <= 1e-4 * noise_std**2:
         raise LimitError(
             f"gamma_0 = {gamma0:g} is above the interpolation threshold, or nearly so (train error {first:.2g} at a "
@@ -128,7 +131,7 @@ def residual_root(
     guess = np.inf
     while len(gammas) < 60:  # walk towards the zero of the secant, by steps that it bounds
         gamma = min(gammas[-1] + step, gammas[-1] + 0.35 * (guess - gammas[-1]))
-        value = relaxed(gamma)
+        value, _ = relaxed(gamma)
         if value <= 0.0:
             raise LimitError(f"no train error is left at gamma = {gamma:g}, where the extrapolation expected some")
         gammas.append(gamma)
@@ -142,11 +145,11 @@ def residual_root(
             break
     ends = gamma0 + NEAREST * (guess - gamma0)
     nodes = 0.5 * (gamma0 + ends) - 0.5 * (ends - gamma0) * np.cos(np.pi * np.arange(LEVELS) / (LEVELS - 1))
-    values = np.array([float(np.sqrt(max(relaxed(float(gamma)), 0.0))) for gamma in nodes])
-    root = Polynomial.fit(nodes, values, deg=4)
+    values = np.array([relaxed(float(gamma)) for gamma in nodes])
+    root = Polynomial.fit(nodes, np.sqrt(np.maximum(values[:, 0], 0.0)), deg=4)
     zeros = root.roots()
     real = np.sort(zeros[np.abs(zeros.imag) < 1e-9].real)
     later = real[real > ends]
     if len(later) == 0:
         raise LimitError("the train error at fixed second layer has no zero within reach of the extrapolation")
-    return root, float(later[0])
+    return Relaxed(root, Polynomial.fit(nodes, values[:, 1], deg=4), float(later[0]))

@@ -16,6 +16,7 @@ import numpy as np
 
 from dmft._validate import shown
 from dmft.formulation import FloatArray, Formulation
+from dmft.limits.linear_fit import LinearFit
 from dmft.problems.base import NetworkProblem, Problem
 
 if TYPE_CHECKING:
@@ -104,14 +105,19 @@ class Limit(Problem):
         return self.problem.kind
 
     @property
-    def exchangeable(self) -> bool:  # type: ignore[override]
+    def exchangeable(self) -> bool:  # type: ignore[override]  # a class variable of problems proper
         """Whether all neurons are alike."""
         return self.problem.exchangeable
 
     @property
     def name(self) -> str:
         """What it is, for headings."""
-        return f"{self.limit.replace('_', '-')} limit of a {self.problem.name}"
+        return f"{self.title} of a {self.problem.name}"
+
+    @property
+    def title(self) -> str:
+        """Name of the limit itself."""
+        return f"{self.limit.replace('_', '-')} limit"
 
     @property
     def width(self) -> int:
@@ -146,12 +152,17 @@ class Limit(Problem):
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Not used: `dmft.problems.from_dict` builds the problem, `dmft.limits.of` its limit."""
-        raise NotImplementedError
+        """Rebuild from :meth:`to_dict`; errors as `dmft.problems.from_dict`."""
+        from dmft.problems import from_dict
+
+        result = from_dict({**data, "limit": data.get("limit", cls.limit)})
+        if not isinstance(result, cls):
+            raise ValueError(f"limit must be {cls.limit!r} here, not {shown(data.get('limit'))}.")
+        return result
 
 
-def symmetric_lazy(problem: NetworkProblem, limit: str) -> tuple[float, FloatArray, float]:
-    """(gamma_0, g(0), h'(0)) of a lazy symmetric problem; g is the gradient of phihat.
+def symmetric_lazy(problem: NetworkProblem, limit: str) -> tuple[float, LinearFit]:
+    """Weight gamma_0 and the linear fit of a lazy symmetric problem.
 
     Raises
     ------
@@ -164,12 +175,10 @@ def symmetric_lazy(problem: NetworkProblem, limit: str) -> tuple[float, FloatArr
     slope = float(form.covariance[1]) if len(form.covariance) > 1 else 0.0
     if slope <= 0.0:
         raise ValueError(f"limit {limit!r} needs h'(0) > 0, a linear part of the activation, not h'(0) = {slope:g}.")
-    resolved = problem.resolved_target()
-    gradient = np.asarray(resolved.gradient(np.zeros(form.latent_dimension)), dtype=np.float64)
     gamma0 = float(form.a0[0]) / float(np.sqrt(form.width))
     if gamma0 == 0.0:
         raise ValueError(f"limit {limit!r} needs gamma0 != 0.")
-    return gamma0, gradient, slope
+    return gamma0, LinearFit.of(problem.activation, problem.target, problem.noise_std)
 
 
 def integrated_responses(rates: Callable[[FloatArray], FloatArray], times: FloatArray) -> FloatArray:

@@ -74,7 +74,7 @@ def first_order(flow: Flow, path: Trajectory, tools: Tools, t_final: float) -> C
 
     def source(times: FloatArray) -> _Sources:
         values = interpolate(nodes, sources, 5, np.clip(times, 0.0, nodes[-1]))
-        return _Sources(*(values[..., i] for i in range(7)), values[..., 7:])  # type: ignore[call-arg]
+        return _Sources._make([*(values[..., i] for i in range(7)), values[..., 7:]])
 
     def derivatives(times: FloatArray, state: FloatArray) -> tuple[FloatArray, ...]:
         """da_1, dv_1, dc_1, nu_1 for states (N, 2 + k)."""
@@ -172,7 +172,7 @@ def _integrals(flow: Flow, path: Trajectory, clock: Callable[[FloatArray], Float
     """The memory integrals over s in (0, time), graded towards both ends: R_S is short-ranged, C is not."""
     latent = flow.formulation.latent_dimension
     if time == 0.0:
-        return _Sources(*(np.zeros(1) for _ in range(7)), np.zeros(latent))  # type: ignore[call-arg]
+        return _Sources._make([*(np.zeros(1) for _ in range(7)), np.zeros(latent)])
     point, weight = np.polynomial.legendre.leggauss(NODES)
     rate = max((float(clock(np.array([time]))[0]) + 1.0), 1.0)
     edges = np.concatenate([[0.0], np.geomspace(min(1e-2, 1e-2 / rate), 1.0, PANELS)]) * 0.5 * time

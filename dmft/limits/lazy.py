@@ -5,6 +5,7 @@ Theory section 4; [MU] (2.7), (F.5)-(F.27) with the misprints of theory section 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
@@ -14,8 +15,12 @@ import numpy as np
 from dmft.activations import Activation
 from dmft.formulation import FloatArray
 from dmft.limits.base import Limit, LimitState, Tools, symmetric_lazy
+from dmft.limits.linear_fit import remainder
 from dmft.problems.symmetric import SymmetricProblem
 from dmft.targets import Target
+
+LARGE_START = 10.0
+"""sqrt(m) |v0| from which on the initial overlap is no longer small enough for the linear fit alone."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -26,10 +31,10 @@ class LazyLinearLimit(Limit):
 
         w(t_1) = w_inf + (w_0 - w_inf) exp(-r t_1) ,  C_S(t,s) = exp(-r (t_1 + s_1)) + w(t_1).w(s_1) ,
         R_S = exp(-r (t_1 - s_1)) ,  C_T = R_T = 1 ,  R_A = delta ,
+        nu = alpha gamma_0 {g(0).w - gamma_0 [h'(1) + h'(0) (C_S - 1)]} ,
         e_tr = e_ts = [tau^2 + |phi|^2 - 2 gamma_0 g(0).w + gamma_0^2 h(1) + gamma_0^2 h'(0) (C_S - 1)]/2
 
     For pure noise m C_o -> exp(-2 r t_1) - 1. Corrections are of relative order 1/m, or m^(-1/2) if phihat''(0) != 0.
-    The multiplier nu, of order one here, is not given: it moves nothing before t = O(1), and is reported as 0.
 
     Parameters
     ----------
@@ -40,6 +45,11 @@ class LazyLinearLimit(Limit):
     ------
     ValueError, TypeError
         At construction.
+
+    Warns
+    -----
+    UserWarning
+        If v0 is too large for this limit.
     """
 
     limit: ClassVar[str] = "lazy_linear"
@@ -47,16 +57,25 @@ class LazyLinearLimit(Limit):
 
     def _check(self) -> None:
         symmetric_lazy(self.problem, self.limit)
+        form = self.formulation()
+        start = float(np.linalg.norm(form.v0[0])) * float(np.sqrt(form.width))
+        if start > LARGE_START:
+            warnings.warn(
+                f"limit 'lazy_linear' is for |v0| of order 1/sqrt(m): sqrt(m) |v0| = {start:.3g} is beyond it.",
+                UserWarning,
+                stacklevel=5,
+            )
 
     def prepare(self, tools: Tools, t_final: float) -> Callable[[FloatArray], LimitState]:
         """Closed form; see `Limit.prepare`."""
         form = self.formulation()
-        gamma, gradient, slope = symmetric_lazy(self.problem, self.limit)
-        m = float(form.width)
+        gamma, fit = symmetric_lazy(self.problem, self.limit)
+        m, slope = float(form.width), float(form.covariance[1])
         rate = form.alpha * gamma**2 * slope * m
-        final = gradient / (gamma * slope)
+        gradient, final = slope * fit.learned, fit.learned / gamma
         start = form.v0[0] * np.sqrt(m)
         h_one = float(np.sum(form.covariance))
+        slope_one = float(np.arange(len(form.covariance)) @ form.covariance)
 
         def state(times: FloatArray) -> LimitState:
             decay = np.exp(-rate * times)
@@ -66,12 +85,13 @@ class LazyLinearLimit(Limit):
             residual = form.offset - gamma * (pull[:, None] + pull) + gamma**2 * slope * (collective - 1.0)
             residual += gamma**2 * h_one
             error = 0.5 * np.diagonal(residual)
+            nu = form.alpha * gamma * (pull - gamma * (slope_one + slope * (np.diagonal(collective) - 1.0)))
             lag = np.tril(times[:, None] - times)
             count = len(times)
             return LimitState(
                 a=np.full((count, 1), gamma * np.sqrt(m)),
                 v=w[:, None, :] / np.sqrt(m),
-                nu=np.zeros((count, 1)),
+                nu=nu[:, None],
                 train_error=error.copy(),
                 test_error=error.copy(),
                 correlation_o=(collective - 1.0)[None, None] / m,
@@ -82,26 +102,6 @@ class LazyLinearLimit(Limit):
             )
 
         return state
-
-
-def remainder(problem: SymmetricProblem, limit: str) -> tuple[Activation, float, FloatArray]:
-    """What the linear fit leaves: (ht, tau', g(0)/h'(0)): ht = h - h'(0) z, tau'^2 = tau^2 + |phi|^2 - |g|^2/h'.
-
-    Raises
-    ------
-    ValueError
-        When nothing is left: a linear activation, or no noise at all.
-    """
-    _, gradient, slope = symmetric_lazy(problem, limit)
-    form = problem.formulation()
-    covariance = np.array(form.covariance)
-    covariance[1] = 0.0
-    if not covariance.any():
-        raise ValueError(f"limit {limit!r} needs an activation that is not linear.")
-    left = float(form.offset - gradient @ gradient / slope)
-    if left <= 1e-12 * form.offset:
-        raise ValueError(f"limit {limit!r}: the linear fit leaves no residual, tau'^2 = {left:.3g}.")
-    return Activation.from_covariance(covariance), float(np.sqrt(left)), gradient / slope
 
 
 def width_one(activation: Activation, noise_std: float, alpha: float, gamma: float) -> SymmetricProblem:
@@ -141,19 +141,18 @@ class LazyLimit(Limit):
 
     def _check(self) -> None:
         symmetric_lazy(self.problem, self.limit)
-        remainder(self.problem, self.limit)  # type: ignore[arg-type]  # symmetric, checked
+        self.reduced()
 
     def reduced(self) -> SymmetricProblem:
         """The problem of width 1, in the same time."""
-        gamma, _, _ = symmetric_lazy(self.problem, self.limit)
-        activation, noise, _ = remainder(self.problem, self.limit)  # type: ignore[arg-type]
-        return width_one(activation, noise, self.problem.alpha, gamma)
+        gamma, fit = symmetric_lazy(self.problem, self.limit)
+        return width_one(remainder(self.problem.activation), fit.noise_std, self.problem.alpha, gamma)
 
     def prepare(self, tools: Tools, t_final: float) -> Callable[[FloatArray], LimitState]:
         """Solve the problem of width 1; see `Limit.prepare`."""
-        gamma, gradient, slope = symmetric_lazy(self.problem, self.limit)
+        gamma, fit = symmetric_lazy(self.problem, self.limit)
         m = float(self.width)
-        w = gradient / (gamma * slope)
+        w = fit.learned / gamma
         single = tools.solve(self.reduced(), t_final)
 
         def state(times: FloatArray) -> LimitState:

@@ -9,11 +9,14 @@ from typing import ClassVar
 import numpy as np
 
 from dmft.formulation import FloatArray
-from dmft.limits.base import Limit, LimitError, LimitState, Tools
-from dmft.limits.lazy import remainder
+from dmft.limits.base import Limit, LimitError, LimitState, Tools, symmetric_lazy
+from dmft.limits.linear_fit import remainder
 from dmft.problems.pspin import PSpinProblem
 
 GAUSS = 8
+"""Nodes of the quadrature on a cell of the p-spin model's rows."""
+SHORT = 100.0
+"""Time of the p-spin model by which its energy is near its final value."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -26,7 +29,8 @@ class NoiseGrowthLimit(Limit):
         a^2 = a_0^2 + 2 int |E| dt~ ,   so that da/dt = tau sqrt(alpha/m) |E| and a -> A_inf t/sqrt(m),
         A_inf = tau sqrt(alpha) |E(inf)| ;   e_ts = tau^2/2 ,   e_tr = tau^2/2 - tau a |E|/sqrt(alpha m)
 
-    where e_tr is given to its first order in 1/sqrt(m). For ht = c^2 z^k, E(inf) = -2 c sqrt((k-1)/k).
+    where e_tr is given to its first order in 1/sqrt(m); times at which that is negative are refused. For
+    ht = c^2 z^k, E(inf) = -2 c sqrt((k-1)/k).
 
     Parameters
     ----------
@@ -45,13 +49,12 @@ class NoiseGrowthLimit(Limit):
     def _check(self) -> None:
         if self.problem.resolved_target().power != 0.0:
             raise ValueError("limit 'noise_growth' needs a target that is noise.")
-        remainder(self.problem, self.limit)  # type: ignore[arg-type]  # symmetric, or refused there
+        symmetric_lazy(self.problem, self.limit)
+        remainder(self.problem.activation)
 
     def reduced(self) -> PSpinProblem:
         """The p-spin model, in the time t~."""
-        covariance = np.array(self.formulation().covariance)
-        covariance[1] = 0.0
-        return PSpinProblem(covariance=covariance)
+        return PSpinProblem(covariance=remainder(self.problem.activation).covariance)
 
     def prepare(self, tools: Tools, t_final: float) -> Callable[[FloatArray], LimitState]:
         """Solve the p-spin model and map its time; see `Limit.prepare`."""
@@ -63,7 +66,13 @@ class NoiseGrowthLimit(Limit):
         # |E| stays below 2 sqrt(f''(1)), which bounds t~ from above.
         highest = 2.0 * np.sqrt(float(np.polynomial.polynomial.polyval(1.0, _second_derivative(spin.covariance))))
         bound = speed * t_final * (a0 + (0.5 * speed * highest * t_final if trained else 0.0))
-        model = tools.solve(spin, max(1.001 * bound, 1e-6))  # at fixed a the bound is sharp: rounding must not cut it
+        end = max(1.001 * bound, 1e-6)  # at fixed a the bound is sharp: rounding must not cut it
+        if end > SHORT:
+            # |E| only grows from there on, so that a has used the train error up by a t~ that is known beforehand.
+            energy = abs(float(tools.solve(spin, SHORT).energy[-1]))
+            largest = 0.5 * tau * np.sqrt(form.alpha * m) / energy
+            end = min(end, SHORT + max(largest**2 - a0**2, 0.0) / (2.0 * energy)) if trained else end
+        model = tools.solve(spin, end)
         nodes = model.t
         point, weight = np.polynomial.legendre.leggauss(GAUSS)
         step = np.diff(nodes)
@@ -86,8 +95,14 @@ class NoiseGrowthLimit(Limit):
         gain = np.concatenate([[0.0], np.cumsum(descent)])
         _, elapsed = within(cells, step)
         clock = np.concatenate([[0.0], np.cumsum(elapsed)])
-        if clock[-1] < t_final:
-            raise LimitError(f"the p-spin model was solved to t~ = {nodes[-1]:.4g}, which is t = {clock[-1]:.4g} only")
+        gap = tau * np.sqrt(a0**2 + 2.0 * trained * gain) * np.abs(model.energy) / np.sqrt(form.alpha * m)
+        spent = np.flatnonzero((gap >= 0.5 * tau**2) & (clock < t_final))
+        if len(spent) or clock[-1] < t_final:
+            last = clock[spent[0]] if len(spent) else clock[-1]
+            raise LimitError(
+                f"t = {t_final:g} is beyond t = O(sqrt(m)) = {np.sqrt(m):.4g}: at t = {last:.4g} the first correction "
+                "of the train error has used it up"
+            )
 
         def state(times: FloatArray) -> LimitState:
             cell = np.clip(np.searchsorted(clock, times, side="right") - 1, 0, len(step) - 1)

@@ -102,8 +102,8 @@ def compare(
         raise TypeError(f"solution must be of a network; a {solution.problem.kind} problem has no simulation.")
     if not isinstance(solution.problem, NetworkProblem):
         raise TypeError(
-            f"solution must be of a network of finite width, not of a {solution.problem.name}: it leaves out what a "
-            "simulation would be tested for."
+            f"solution must be of a network of finite width, not of a {solution.problem.name} problem: it leaves out "
+            "what a simulation would be tested for."
         )
     listed = listed_simulations(simulations)
     if not listed:

@@ -167,7 +167,7 @@ def series_name(run: Solution | Simulation) -> str:
     """What runs of different widths have to share to be one family: how they were made."""
     if isinstance(run, Solution):
         if isinstance(run.problem, Limit):  # a series of its own: it must not pass for the equations it approximates
-            return " ".join([f"{run.problem.limit.replace('_', '-')} limit", *_options(run.problem)])
+            return " ".join([run.problem.title, *_options(run.problem)])
         return "theory"
     s = run.settings
     how = OPTIMIZER_WORDS[s.optimizer] + (f" batch {s.batch}" if s.batch is not None else "")

@@ -10,47 +10,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from dmft.activations import Activation
+from dmft.limits.linear_fit import remainder
 from dmft.problems import InfiniteWidthProblem, Problem, SymmetricProblem
 from dmft.targets import Target
-
-
-def remainder(activation: Activation) -> Activation:
-    """The activation of covariance ht(z) = h(z) - h'(0) z, theory section 4.
-
-    Raises
-    ------
-    ValueError
-        If nothing is left: a linear network has no lazy threshold.
-    """
-    covariance = np.array(activation.covariance)
-    covariance[1] = 0.0
-    if not covariance.any():
-        raise ValueError(
-            "activation must have a part that is not linear: the infinitely wide lazy network fits nothing else after "
-            "its linear fit, so there is no threshold."
-        )
-    return Activation.from_covariance(covariance, finite_curvature=activation.finite_curvature)
-
-
-def residual_noise(activation: Activation, target: Target, noise_std: float) -> float:
-    """Tau' = sqrt(tau^2 + |phi|^2 - |g(0)|^2/h'(0)), left by the linear fit (theory section 4).
-
-    Raises
-    ------
-    ValueError
-        If nothing is left.
-    """
-    resolved = target.resolve(activation)
-    gradient = resolved.gradient(np.zeros(resolved.latent_dimension))
-    total = noise_std**2 + resolved.power
-    learned = float(gradient @ gradient)
-    left = total - (learned / float(activation.covariance[1]) if learned else 0.0)
-    if not left > 1e-12 * total:  # the difference of a linear target and its own fit is rounding
-        raise ValueError(
-            f"noise_std must be > 0 when the target is linear or absent, not {noise_std!r}: the linear fit leaves "
-            "nothing to interpolate."
-        )
-    return math.sqrt(left)
 
 
 def threshold_energy(activation: Activation) -> float:

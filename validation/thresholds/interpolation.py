@@ -11,6 +11,7 @@ import numpy as np
 
 from dmft._validate import integer, real, shown
 from dmft.activations import Activation
+from dmft.limits.linear_fit import LinearFit, remainder
 from dmft.problems.base import MAX_WIDTH
 from dmft.targets import Target
 from validation.thresholds.families import (
@@ -18,8 +19,6 @@ from validation.thresholds.families import (
     Family,
     GammaFamily,
     SampleRatioFamily,
-    remainder,
-    residual_noise,
 )
 from validation.thresholds.laws import (
     Interval,
@@ -167,7 +166,7 @@ def _family(
         a0 = real("a0", a0, low=0.0, open_low=True)
     lazy = width is None and a0 is None
     if lazy:
-        tau = residual_noise(activation, target, noise_std)
+        tau = LinearFit.of(activation, target, noise_std).noise_std
         reduced, noise = remainder(activation), Target.noise()
         if alpha is not None:
             return (
