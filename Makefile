@@ -39,6 +39,7 @@ bench: $(VENV)/installed-test
 figures: $(VENV)/installed
 	$(BIN)/python -m validation.gallery --out out/figures $(NAMES)
 	$(if $(NAMES),,$(BIN)/python -m validation.predictions --out out/figures)
+	$(if $(NAMES),,$(BIN)/python -m validation.relu --out out/relu)
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check .

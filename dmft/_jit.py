@@ -21,7 +21,8 @@ FLAGS = {"contract", "reassoc", "arcp", "nsz"}
 _COMMON: dict[str, Any] = {"cache": True, "error_model": "numpy", "_nrt": False}
 _OUTER: dict[str, Any] = {"no_cfunc_wrapper": True}
 _WITH_BLAS: dict[str, Any] = {"cache": True, "error_model": "numpy", "no_cfunc_wrapper": True, "nogil": True}
-_INNER: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+_NO_WRAPPER: dict[str, Any] = {"no_cpython_wrapper": True}
+_INNER: dict[str, Any] = {**_NO_WRAPPER, "no_cfunc_wrapper": True}
 
 
 def entry(function: F) -> F:
@@ -32,6 +33,11 @@ def entry(function: F) -> F:
 def blas_entry(function: F) -> F:
     """An entry that multiplies matrices: numba's products of arrays need its reference counting."""
     return nb.njit(**_WITH_BLAS)(function)
+
+
+def blas_kernel(function: F) -> F:
+    """A compiled function that only compiled functions call, and that multiplies or allocates matrices."""
+    return nb.njit(**_WITH_BLAS, **_NO_WRAPPER)(function)
 
 
 def kernel(function: F) -> F:

@@ -210,6 +210,21 @@ def read_members(source: str | Path, overrides: Iterable[str] = ()) -> list[Conf
     return members
 
 
+def read_tables(source: str | Path, overrides: Iterable[str] = ()) -> tuple[Table, str, str]:
+    """Unchecked tables of a configuration, the TOML text that gives them again, and its name; errors as `read`."""
+    text, name = _text(source)
+    overrides = list(overrides)
+    tables = _tables(text, overrides)
+    return tables, _rewritten(text, tables, overrides, name), name
+
+
+def _rewritten(text: str, tables: Table, overrides: list[str], name: str) -> str:
+    if not overrides:
+        return text
+    header = " ".join(f"# {name}, with {', '.join(overrides)}".split())  # one line, whatever was typed
+    return f"{header}\n{_dump(tables)}"
+
+
 def _check_sweep(sweep: Table) -> None:
     lengths = set()
     for key, values in sweep.items():
@@ -252,9 +267,7 @@ def parse(text: str, overrides: Iterable[str] = (), *, name: str = "config", dra
     tables = _tables(text, overrides)
     if not drawn:
         tables.pop("figure", None)
-    if overrides:
-        header = " ".join(f"# {name}, with {', '.join(overrides)}".split())  # one line, whatever was typed
-        text = f"{header}\n{_dump(tables)}"
+    text = _rewritten(text, tables, overrides, name)
     problem, options, simulate = _check(tables)
     swept = bool(tables.get("sweep"))
     drawing = figure.read(tables["figure"]) if "figure" in tables else None
@@ -270,9 +283,13 @@ def parse(text: str, overrides: Iterable[str] = (), *, name: str = "config", dra
     )
 
 
-def ready_names() -> list[str]:
-    """Names of the configurations that come with the package, as `read` takes them."""
-    return sorted(path.stem for path in _ready_directory().glob("*.toml"))
+def ready_names(section: str = "model") -> list[str]:
+    """Names of the configurations that come with the package and have this section.
+
+    Those with ``[model]`` are for `read`; those with ``[relu]`` are for ``dmft relu`` (`read_tables`).
+    """
+    head = re.compile(rf"^\[{section}\]", re.MULTILINE)
+    return sorted(path.stem for path in _ready_directory().glob("*.toml") if head.search(path.read_text("utf-8")))
 
 
 def ready_text(name: str) -> str:
@@ -290,7 +307,7 @@ def _locate(source: str | Path) -> Path:
     path = Path(source)
     if path.exists() or path.suffix == ".toml" or len(path.parts) != 1:
         return path
-    names = ready_names()
+    names = sorted([*ready_names(), *ready_names("relu")])
     if str(source) in names:
         return _ready_directory() / f"{source}.toml"
     hint = _nearest(str(source), names)
@@ -336,6 +353,8 @@ def _override_value(path: str, value: str) -> object:
 
 
 def _check(tables: Table) -> tuple[problems.Problem, SolveOptions, tuple[SimulateOptions, ...]]:
+    if "relu" in tables:
+        raise ConfigError("[relu] is for `dmft relu`, which reads such a configuration.")
     for section in tables:
         if section not in _SECTIONS:
             hint = _home(section) or _nearest(section, _SECTIONS)
@@ -350,10 +369,10 @@ def _check(tables: Table) -> tuple[problems.Problem, SolveOptions, tuple[Simulat
     for section in ("model", "solve"):
         if section not in tables:
             raise ConfigError(f"section [{section}] is missing.")
-    _known("solve", tables["solve"], _SOLVE_KEYS)
-    _known("threshold", tables.get("threshold", {}), _THRESHOLD_KEYS)
+    check_keys("solve", tables["solve"], _SOLVE_KEYS)
+    check_keys("threshold", tables.get("threshold", {}), _THRESHOLD_KEYS)
     for table in simulate:
-        _known("simulate", table, _SIMULATE_KEYS)
+        check_keys("simulate", table, _SIMULATE_KEYS)
         if "dimension" not in table:
             raise ConfigError("[simulate] dimension is missing.")
     _check_sweep(tables.get("sweep", {}))
@@ -383,7 +402,7 @@ def _home(key: str, besides: str = "") -> str:
     )
 
 
-def _known(section: str, table: Table, known: Iterable[str], where: str = "") -> None:
+def check_keys(section: str, table: Table, known: Iterable[str], where: str = "") -> None:
     """Refuse keys of ``table`` that are not in ``known``, saying what was probably meant."""
     for key in table:
         if key not in known:
@@ -401,7 +420,7 @@ def _problem(model: Table) -> problems.Problem:
     required, optional = _model_keys(kind)
     limit = model.get("limit")
     extra = ("limit", *limits.option_names(limit))
-    _known("model", model, ("kind", *required, *optional, *extra), f" of kind {kind!r}")
+    check_keys("model", model, ("kind", *required, *optional, *extra), f" of kind {kind!r}")
     for key in required:
         if key not in model:
             raise ConfigError(f"[model] {key} is missing; kind {kind!r} needs {_list(required)}.")

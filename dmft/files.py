@@ -211,6 +211,8 @@ def load(path: str | PathLike[str]) -> Solution | Simulation:
         When the file is no HDF5 file, is truncated or damaged, is of another schema version, or holds something else.
     """
     with opened(path) as file:
+        if "runs" in file:
+            raise FileFormatError(f"{file.filename} holds a sweep of `dmft relu`, which validation.relu.load reads")
         return read_simulation(file) if is_simulation(file) else _read(file)
 
 

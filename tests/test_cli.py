@@ -411,7 +411,8 @@ def test_info_plot_and_export_of_a_simulation(tiny: Path, capsys: pytest.Capture
 
 def test_configs(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["configs"]) == 0
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == config.ready_names()
+    names = sorted([*config.ready_names(), *config.ready_names("relu")])
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == names
     assert cli.main(["configs", "mu_fig08"]) == 0
     assert config.parse(capsys.readouterr().out).problem == config.read("mu_fig08").problem
 

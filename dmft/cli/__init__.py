@@ -1,4 +1,4 @@
-"""The command ``dmft``: solve, simulate, compare, timescales, threshold, plot, info, export, demo, configs.
+"""The command ``dmft``: solve, simulate, compare, timescales, threshold, relu, plot, info, export, demo, configs.
 
 Exit codes: 0 done, 1 the computation failed (what there is was saved), 2 bad input (one sentence, nothing written).
 A traceback means a bug, never bad input.
@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 import dmft
-from dmft.cli import scales, simulations, theory, thresholds
+from dmft.cli import relu, scales, simulations, theory, thresholds
 from dmft.cli.border import BAD_INPUT, FAILED, BadInputError, StoppedError, say, silent, warn
 
 __all__ = ["main"]
@@ -148,6 +148,21 @@ def _parser() -> argparse.ArgumentParser:
     thresholds.add_arguments(threshold)
     overrides(threshold)
     verbosity(threshold)
+
+    networks = command(
+        "relu",
+        relu.relu,
+        "Train small ReLU networks over n, d and scale of the initialisation, and find where they stop interpolating.",
+    )
+    networks.add_argument("config", metavar="CONFIG", help="a TOML file with [relu], or a name of `dmft configs`")
+    networks.add_argument(
+        "--out",
+        metavar="DIR",
+        help="directory for runs, which are kept and used again, HDF5, table and figures (default: out/NAME)",
+    )
+    overrides(networks)
+    workers(networks)
+    verbosity(networks)
 
     plot = command("plot", theory.plot, "Draw the curves of a run.")
     plot.add_argument("file", metavar="FILE.h5")

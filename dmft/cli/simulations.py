@@ -42,7 +42,7 @@ def simulate(arguments: argparse.Namespace) -> int:
         out = Path(arguments.out if arguments.out is not None else f"{config.name}.h5")
         if out.is_dir():
             raise BadInputError(f"output {out} is a directory.")
-        checked = experiment.check(config, workers=_workers(arguments), dask=arguments.dask)
+        checked = experiment.check(config, workers=workers_of(arguments), dask=arguments.dask)
         single = arguments.out is not None and len(checked) == 1 and len(checked[0].settings) == 1
         stem = out.with_name(out.name.removesuffix(".h5"))
         for target in [out] if single else experiment.targets(config, stem, checked):
@@ -54,9 +54,9 @@ def simulate(arguments: argparse.Namespace) -> int:
         lambda: experiment.run_simulations(
             config,
             stem,
-            workers=_workers(arguments),
+            workers=workers_of(arguments),
             dask=arguments.dask,
-            progress=_ticker(arguments),
+            progress=Ticker(arguments),
             reuse=arguments.resume,
             checked=checked,
             file=out if single else None,
@@ -133,7 +133,7 @@ def _compare_config(arguments: argparse.Namespace) -> int:
             raise BadInputError(f"config {source}: {error}") from None
         if not members[0].simulate:
             raise BadInputError(f"config {source}: section [simulate] is missing.")
-        plans = [experiment.check(one, workers=_workers(arguments), dask=arguments.dask) for one in members]
+        plans = [experiment.check(one, workers=workers_of(arguments), dask=arguments.dask) for one in members]
         out = Path(arguments.out if arguments.out is not None else f"out/{Path(source).stem}")
         out.mkdir(parents=True, exist_ok=True)
         check_output(out / "comparison.csv")
@@ -168,7 +168,7 @@ def demo(arguments: argparse.Namespace) -> int:
         config = read_config("demo", arguments.set)
         out.mkdir(parents=True, exist_ok=True)
         check_output(out / "demo.csv")
-        checked = experiment.check(config, workers=_workers(arguments), dask=arguments.dask)
+        checked = experiment.check(config, workers=workers_of(arguments), dask=arguments.dask)
     if not arguments.quiet and not arguments.json:
         print("Mean-field training of a two-layer network on a single-index target (the first run compiles) ...")
     solution, saved = run_theory(config, out / "demo.h5", resume=False, quiet=arguments.quiet, bar=not arguments.json)
@@ -185,9 +185,9 @@ def demo(arguments: argparse.Namespace) -> int:
             lambda: experiment.run_simulations(
                 config,
                 out / "demo",
-                workers=_workers(arguments),
+                workers=workers_of(arguments),
                 dask=arguments.dask,
-                progress=_ticker(arguments),
+                progress=Ticker(arguments),
                 reuse=False,
                 checked=checked,
             ),
@@ -235,10 +235,10 @@ def _experiment(config: Config, out: Path, arguments: argparse.Namespace, checke
         lambda: experiment.run(
             config,
             out,
-            workers=_workers(arguments),
+            workers=workers_of(arguments),
             dask=arguments.dask,
             rows=monitor,
-            progress=_ticker(arguments),
+            progress=Ticker(arguments),
             level=arguments.level,
             checked=checked,
         )
@@ -259,7 +259,8 @@ def _guarded(call: Any, advice: str = " What is finished is kept: repeat the com
         raise StoppedError(f"{said}{advice}") from None
 
 
-def _workers(arguments: argparse.Namespace) -> int:
+def workers_of(arguments: argparse.Namespace) -> int:
+    """Number of processes asked for; all cores by default."""
     if arguments.workers is None:
         return len(os.sched_getaffinity(0))
     if arguments.workers < 1:
@@ -267,14 +268,14 @@ def _workers(arguments: argparse.Namespace) -> int:
     return int(arguments.workers)
 
 
-class _ticker:
-    """Progress of replicas: a bar on a terminal, nothing elsewhere."""
+class Ticker:
+    """Progress of replicas: a bar on a terminal, nothing elsewhere; called with (done, total, key)."""
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         self._shown = not arguments.quiet and not arguments.json and sys.stderr.isatty()
         self._bar: Any = None
 
-    def __call__(self, done: int, total: int, key: str) -> None:
+    def __call__(self, done: int, total: int, key: str) -> None:  # noqa: D102 - what the class is for
         if not self._shown:
             return
         from tqdm import tqdm

@@ -104,12 +104,13 @@ def configs(arguments: argparse.Namespace) -> int:
     """List or print ready configurations."""
     from dmft import config
 
+    names = sorted([*config.ready_names(), *config.ready_names("relu")])
     if arguments.name is not None:
-        if arguments.name not in config.ready_names():
+        if arguments.name not in names:
             raise BadInputError(f"no ready configuration {arguments.name!r}; `dmft configs` lists them.")
         print(config.ready_text(arguments.name), end="")
         return DONE
-    for name in config.ready_names():
+    for name in names:
         print(f"{name:<28} {config.ready_text(name).splitlines()[0].lstrip('# ')}")
     return DONE
 

@@ -1,0 +1,205 @@
+"""Gradient flow of a ReLU network, kink by kink, to its very end.
+
+Between two crossings of a kink <w_j, x_k> = 0 every neuron feels a drive D_j = (1/n) sum_k r_k sigma'_jk x_k that it
+shares with all neurons of its activation pattern, and
+
+    d/dt (w_j, a_j) = [[0, D], [D^T, 0]] (w_j, a_j)
+
+is a Lorentz boost with generator D: it keeps a_j^2 - |w_j|^2 ([BF]'s conserved quantity) exactly. All that the
+residuals need of a pattern are the second moments of its neurons, which the same boosts transform. So a step is a
+boost for each pattern, and costs as many unknowns as there are patterns times d, whatever the width: two patterns once
+the neurons have aligned. Its generator int D dt comes from a two-stage Rosenbrock scheme of order two (L-stable, for
+generators in place of increments), with the exact Jacobian of the drives where the step is stiff, solved for in
+patterns or in samples, whichever are fewer. Growth out of the saddle is exponential and the boost is exact for it, so
+steps stay of the order of the escape time at any scale of the initialisation; the stiff approach to a minimum takes
+steps that grow with the time itself.
+
+At a kink the drive jumps by (1 - slope) r_k x_k/n. A step is accepted when the kinks crossed on its way change it by no
+more than the tolerance, otherwise it is cut at the first of them. Where both sides push a neuron onto the kink it stays
+there (Filippov's solution, the minimum-norm element of the subdifferential across the kink): its drive is projected on
+<w, x_k> = 0 until the share of the jump that this takes leaves [0, 1]. That is what gradient descent does by jumping to
+and fro; here it allows large steps, and lets a minimum *on* kinks be recognised as one.
+
+A run ends in a state that interpolates, or where |D_j| of every neuron vanishes, those of negligible weight included:
+these are what would grow, at the rate |D_j|, if the state were a saddle.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from dmft._validate import integer, real, real_array
+from validation.relu import _flow
+from validation.relu.network import Network
+from validation.relu.trajectory import ESCAPED, FloatArray, Reason, Recorder, Trajectory, record_times
+
+TOLERANCE = 1e-3
+"""Default local error."""
+T_FINAL = 1e9
+"""Default end, which no run should need."""
+MAX_STEPS = 100_000
+"""Default limit on steps."""
+LOSS_TOL, DRIVE_TOL = 1e-12, 1e-9
+"""Default ends, relative to the first train loss and to the first drive."""
+RECORDS_PER_DECADE = 10
+"""Recorded states for each factor of ten in time, by default."""
+
+_FIRST = 1e-2  # first step and first recorded time, in units of 1/|D|
+_SLAB = 200  # steps between two looks at signals and at `stop`
+_REASONS = {
+    _flow.REACHED: None,
+    _flow.STEP_LIMIT: None,
+    _flow.INTERPOLATED: Reason.LOSS,
+    _flow.STATIONARY: Reason.STATIONARY,
+    _flow.STUCK: Reason.FAILED,
+}
+
+
+def gradient_flow(
+    network: Network,
+    inputs: ArrayLike,
+    labels: ArrayLike,
+    *,
+    t_final: float = T_FINAL,
+    tolerance: float = TOLERANCE,
+    times: ArrayLike | None = None,
+    max_steps: int = MAX_STEPS,
+    loss_tol: float | None = None,
+    drive_tol: float | None = None,
+    change_tol: float = 0.0,
+    stop: Callable[[], bool] | None = None,
+) -> Trajectory:
+    """Gradient flow of L = (1/2n) sum_k (y_k - f(x_k))^2 in both layers.
+
+    Parameters
+    ----------
+    network : Network
+        Where it starts; of a piecewise-linear activation.
+    inputs : (n, d) array_like
+    labels : (n,) array_like
+    t_final : float
+        Time to reach, unless the run ends before.
+    tolerance : float
+        Local error of a step relative to the norm of all weights. The flow itself separates close paths at kinks, so
+        where it has many of them the end depends on it.
+    times : array_like, optional
+        Times to record besides 0 and the last; by default ten for each factor of ten.
+    max_steps : int
+        Limit on the number of steps.
+    loss_tol : float, optional
+        The run ends when the train loss is as small (`Reason.LOSS`); `LOSS_TOL` of the first one by default.
+    drive_tol : float, optional
+        It ends when max_j |D_j|, over all neurons, is as small (`Reason.STATIONARY`); `DRIVE_TOL` of the first one by
+        default.
+    change_tol : float
+        It ends at a recorded time since half of which the train loss has changed by no more than this share of itself,
+        once it has left the saddle (`Reason.CHANGE`); 0 does not.
+    stop : callable, optional
+        Asked now and then; True ends the run with what there is.
+
+    Returns
+    -------
+    Trajectory
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is out of range, or the activation is not piecewise linear.
+    """
+    if not network.activation.piecewise_linear:
+        raise ValueError(f"network must have a piecewise-linear activation here, not {network.activation.name}.")
+    x, y = checked_data(network, inputs, labels)
+    t_final = real("t_final", t_final, low=0.0, open_low=True)
+    tolerance = real("tolerance", tolerance, low=0.0, open_low=True, high=0.1)
+    max_steps = integer("max_steps", max_steps, low=1)
+    change_tol = real("change_tol", change_tol, low=0.0)
+    keys = np.random.default_rng(0).integers(0, 2**64, (len(y), 3), dtype=np.uint64)
+    samples = _flow.Samples(
+        x, np.ascontiguousarray(x.T), y, np.linalg.norm(x, axis=1), float(network.activation.slope or 0.0), keys
+    )
+    neurons = _start(network, x, keys)
+    first_drive = _largest_drive(network, x, y)
+    pace = 1.0 / first_drive if first_drive > 0.0 else 1.0
+    scalars, marks, marked = np.zeros(_flow.SCALARS), np.zeros(1), np.full(1, np.inf)
+    scalars[_flow.STEP] = _FIRST * pace
+    recorder = Recorder()
+
+    def advance(t_stop: float, steps: int, limits: tuple[float, float]) -> int:
+        code: int = _flow.advance(neurons, samples, scalars, marks, marked, tolerance, t_stop, steps, *limits)
+        return code
+
+    def record() -> None:
+        loss, gradient = float(scalars[_flow.LOSS]), float(scalars[_flow.GRADIENT])
+        recorder.add(float(scalars[_flow.TIME]), loss, gradient, neurons.weights, neurons.outer)
+
+    advance(0.0, 0, (-1.0, -1.0))  # the first state
+    record()
+    first_loss = float(scalars[_flow.LOSS])
+    marks[0] = (1.0 - ESCAPED) * first_loss
+    limits = (
+        LOSS_TOL * first_loss if loss_tol is None else real("loss_tol", loss_tol, low=0.0),
+        DRIVE_TOL * first_drive if drive_tol is None else real("drive_tol", drive_tol, low=0.0),
+    )
+    reason = None
+    count = max(2, round(RECORDS_PER_DECADE * math.log10(t_final / min(_FIRST * pace, t_final))))
+    for t in np.append(record_times(times, t_final, _FIRST * pace, count), t_final):
+        while reason is None and scalars[_flow.TIME] < t:
+            left = max_steps - int(scalars[_flow.STEPS])
+            if left <= 0:
+                reason = Reason.STEPS
+            elif stop is not None and stop():
+                reason = Reason.INTERRUPTED
+            else:
+                reason = _REASONS[advance(float(t), min(_SLAB, left), limits)]
+        record()
+        if reason is None and recorder.settled(change_tol):
+            reason = Reason.CHANGE
+        if reason is not None:
+            break
+    return recorder.trajectory(
+        reason if reason is not None else Reason.TIME,
+        int(scalars[_flow.STEPS]),
+        network.activation,
+        float(marked[0]),
+        int(scalars[_flow.EVENTS]),
+    )
+
+
+def checked_data(network: Network, inputs: ArrayLike, labels: ArrayLike) -> tuple[FloatArray, FloatArray]:
+    """Inputs (n, d) and labels (n,) as arrays.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If they are not finite numbers of the right shapes.
+    """
+    x = np.ascontiguousarray(real_array("inputs", inputs, ndim=2))
+    y = np.ascontiguousarray(real_array("labels", labels, ndim=1))
+    if x.shape != (len(y), network.dimension) or len(y) == 0:
+        raise ValueError(
+            f"inputs must have a row of {network.dimension} numbers for each of the {len(y)} labels, not the shape "
+            f"{x.shape}."
+        )
+    return x, y
+
+
+def _start(network: Network, inputs: FloatArray, keys: np.ndarray) -> _flow.Neurons:
+    """The compiled state of a network."""
+    side = (network.weights @ inputs.T > 0.0).astype(np.int8)
+    hashes = np.zeros(network.width, np.uint64)
+    for k in range(len(inputs)):
+        hashes ^= keys[k, side[:, k]]
+    return _flow.Neurons(
+        np.array(network.weights, dtype=np.float64, order="C"), np.array(network.outer, dtype=np.float64), side, hashes
+    )
+
+
+def _largest_drive(network: Network, inputs: FloatArray, labels: FloatArray) -> float:
+    residual = labels - network(inputs)
+    gates = network.activation.derivative(inputs @ network.weights.T)
+    drives = (gates * residual[:, None]).T @ inputs / len(labels)
+    return float(np.max(np.linalg.norm(drives, axis=1))) if math.isfinite(float(drives.sum())) else math.inf
