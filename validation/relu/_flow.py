@@ -17,12 +17,14 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 OFF, ON, SLIDE = 0, 1, 2
+NONE, OWNED = -1, -2
 
 GAMMA = 1.0 - 1.0 / np.sqrt(2.0)  # makes the two-stage Rosenbrock scheme L-stable
 LONGEST = 6.0  # largest |int D dt| of one step: a boost by e^6
 LIGHT = 1e-14  # groups below this share of all weight follow the others, but do not act on them within a step
 SETTLED = 1e-9  # by how much a sliding kink's share may leave [0, 1] before the kink lets go
 BALANCE = 1e-6  # a^2 - |w|^2 is taken as >= 0 down to this share of |w|^2
+ROUNDING = 1e-14  # pre-activations below this share of |w| |x| have no side of their own
 NEAR = 0.9  # share of |w| that has to remain when a weight is put on the kinks it slides on
 LATE = 10.0  # a kink crossed late may err by this fraction of the tolerance
 OWN = 20.0  # and by so many times that in its own neuron, relative to it
@@ -35,12 +37,17 @@ REACHED, INTERPOLATED, STATIONARY, STEP_LIMIT, STUCK = range(5)
 
 
 class Samples(NamedTuple):
-    """The data."""
+    """The data, of which no two inputs have one direction; opposite ones share a kink, which the first of them owns."""
 
     inputs: FloatArray  # (n, d)
     inputs_t: FloatArray  # (d, n)
     labels: FloatArray  # (n,)
     norms: FloatArray  # (n,) |x_k|
+    partner: IntArray  # (n,) the input opposite to one that owns a kink with it; NONE without, OWNED if it owns none
+    ratio: FloatArray  # (n,) the partner is -ratio x_k; 0 without
+    number: float  # samples that the averages are over
+    offset: float  # train loss that no network can change
+    pace: float  # first time scale
     slope: float  # of the activation below zero
     keys: NDArray[np.uint64]  # (n, 3) random, to hash patterns
 
@@ -76,6 +83,7 @@ class Stages(NamedTuple):
     moved: FloatArray  # (m, d + 1) neurons after it
     before: FloatArray  # (m, n) pre-activations
     after: FloatArray  # (m, n)
+    doubt: FloatArray  # (m,) local error of the generators
     pull: FloatArray  # (m, d) sum_j a_j w_j of each group
     later: FloatArray  # (n,) residuals
     work: FloatArray  # (n,)
@@ -198,7 +206,7 @@ def _drive(samples, gate, values, work, result):  # type: ignore[no-untyped-def]
     for k in range(n):
         work[k] = gate[k] * values[k]
     for i in range(len(result)):
-        result[i] = _dot(work, samples.inputs_t[i]) / n
+        result[i] = _dot(work, samples.inputs_t[i]) / samples.number
 
 
 @_jit.kernel
@@ -207,6 +215,32 @@ def _drives(samples, groups, count, residual, work, result):  # type: ignore[no-
     for p in range(count):
         _drive(samples, groups.gate[p], residual, work, result[p])
         _project(result[p], groups.basis[p], groups.held[p])
+
+
+@_jit.kernel
+def _gate(side, partner, slope):  # type: ignore[no-untyped-def]
+    """Slope of sigma on a sample; on a kink that of the side where its owner is off."""
+    return 1.0 if side == ON or (side == SLIDE and partner == OWNED) else slope
+
+
+@_jit.kernel
+def _turn(j, k, new, neurons, samples):  # type: ignore[no-untyped-def]
+    """Put a kink of a neuron in a state, and with it the opposite input."""
+    neurons.hashes[j] ^= samples.keys[k, neurons.side[j, k]] ^ samples.keys[k, new]
+    neurons.side[j, k] = new
+    if samples.partner[k] >= 0:
+        other, against = samples.partner[k], SLIDE if new == SLIDE else ON - new
+        neurons.hashes[j] ^= samples.keys[other, neurons.side[j, other]] ^ samples.keys[other, against]
+        neurons.side[j, other] = against
+
+
+@_jit.kernel
+def _jump(k, residual, samples):  # type: ignore[no-untyped-def]
+    """What the drive gains in multiples of x_k where a neuron crosses the kink to its upper side."""
+    value = residual[k]
+    if samples.partner[k] >= 0:
+        value += samples.ratio[k] * residual[samples.partner[k]]
+    return (1.0 - samples.slope) * value / samples.number
 
 
 @_jit.kernel
@@ -224,7 +258,7 @@ def _form(neurons, samples, order, groups, work):  # type: ignore[no-untyped-def
         j = groups.head[p]
         groups.held[p] = 0
         for k in range(n):
-            groups.gate[p, k] = 1.0 if neurons.side[j, k] == ON else samples.slope
+            groups.gate[p, k] = _gate(neurons.side[j, k], samples.partner[k], samples.slope)
             if neurons.side[j, k] == SLIDE:
                 groups.held[p] = _extend(groups.basis[p], groups.held[p], samples.inputs[k], work)
     return count
@@ -259,18 +293,18 @@ def _let_go(neurons, samples, groups, count, residual, work):  # type: ignore[no
     The drive of a group on kinks is D with shares s_k in [0, 1] of their jumps (1 - slope) r_k x_k/n, such that it has
     no component across any of them.
     """
-    n, d = samples.inputs.shape
+    d = samples.inputs.shape[1]
     changed = 0
     for p in range(count):
         if groups.held[p] == 0:
             continue
-        sliding = np.nonzero(neurons.side[groups.head[p]] == SLIDE)[0]
+        sliding = np.nonzero((neurons.side[groups.head[p]] == SLIDE) & (samples.partner != OWNED))[0]
         free = np.empty(d)
         _drive(samples, groups.gate[p], residual, work, free)
         jumps = np.empty((d, len(sliding)))
         for q in range(len(sliding)):
             for i in range(d):
-                jumps[i, q] = (1.0 - samples.slope) * residual[sliding[q]] * samples.inputs[sliding[q], i] / n
+                jumps[i, q] = _jump(sliding[q], residual, samples) * samples.inputs[sliding[q], i]
         normal = jumps.T @ jumps
         ridge = 1e-13 * np.trace(normal) + 1e-300  # more kinks than dimensions leave the shares undetermined
         for q in range(len(sliding)):
@@ -286,8 +320,7 @@ def _let_go(neurons, samples, groups, count, residual, work):  # type: ignore[no
             new = OFF if share[chosen] < 0.5 else ON
             for j in range(len(neurons.outer)):
                 if groups.member[j] == p:
-                    neurons.hashes[j] ^= samples.keys[k, SLIDE] ^ samples.keys[k, new]
-                    neurons.side[j, k] = new
+                    _turn(j, k, new, neurons, samples)
             changed += 1
     return changed
 
@@ -317,7 +350,7 @@ def _two_stages(samples, groups, count, heavy, h, implicit, stacked, driven, dri
     n, d = samples.inputs.shape
     few = len(heavy)
     narrow = few * d <= n
-    factor = GAMMA * h / n
+    factor = GAMMA * h / samples.number
     if implicit:
         matrix = factor * (stacked.T @ driven) if narrow else factor * (driven @ stacked.T)
         for q in range(len(matrix)):
@@ -365,6 +398,7 @@ def _two_stages(samples, groups, count, heavy, h, implicit, stacked, driven, dri
             gap = stages.path[p, i] - h * stages.first[p, i]
             off += gap * gap
             length += stages.path[p, i] * stages.path[p, i]
+        stages.doubt[p] = np.sqrt(off)
         error += off * groups.total[p]
         weight += groups.total[p]
         farthest = max(farthest, np.sqrt(length))
@@ -372,9 +406,9 @@ def _two_stages(samples, groups, count, heavy, h, implicit, stacked, driven, dri
 
 
 @_jit.kernel
-def _crossed(side, before, after):  # type: ignore[no-untyped-def]
+def _crossed(side, before, after, rounding):  # type: ignore[no-untyped-def]
     """Where on its way a pre-activation crossed zero, as a share of the step; -1 if it did not."""
-    if side == SLIDE or (after > 0.0) == (side == ON):
+    if side == SLIDE or (after > 0.0) == (side == ON) or abs(after) <= rounding:
         return -1.0
     if (before > 0.0) == (side == ON):
         return before / (before - after)
@@ -386,13 +420,14 @@ def _move(neurons, samples, groups, count, residual, h, stages):  # type: ignore
     """Move the neurons; returns how wrong the kinks crossed on the way make it, and the share of the first of them.
 
     From a crossing on, the drive lacked the jump r_k x_k/n: the error of that, in the norm of all weights and relative
-    to the neuron itself.
+    to the neuron itself. Last, whether the error of the step is too large to know that a kink was crossed: a neuron may
+    come ever closer to one, or w to zero, without passing it.
     """
     m, d = neurons.weights.shape
     n = len(residual)
     for p in range(count):
         _make_boost(stages.path[p], stages.boost[p])
-    late, own, earliest, weight = 0.0, 0.0, 1.0, 0.0
+    late, own, earliest, weight, lost = 0.0, 0.0, 1.0, 0.0, False
     for j in range(m):
         boost, moved = stages.boost[groups.member[j]], stages.moved[j]
         for i in range(d + 1):
@@ -403,19 +438,25 @@ def _move(neurons, samples, groups, count, residual, h, stages):  # type: ignore
                 # |a| >= |w| for ever, so a has no way through 0: the neuron has shrunk to rounding.
                 for i in range(d + 1):
                     moved[i] = 0.0
+        _project(moved[:d], groups.basis[groups.member[j]], groups.held[groups.member[j]])  # rounding would add up
         _preactivations(moved[:d], samples.inputs_t, stages.after[j])
+        size = _dot(moved, moved)
+        rounding = ROUNDING * np.sqrt(_dot(moved[:d], moved[:d]))
         wrong = 0.0
         for k in range(n):
-            share = _crossed(neurons.side[j, k], stages.before[j, k], stages.after[j, k])
+            if samples.partner[k] == OWNED:
+                continue
+            share = _crossed(neurons.side[j, k], stages.before[j, k], stages.after[j, k], rounding * samples.norms[k])
             if share >= 0.0:
-                wrong += (1.0 - share) * abs(residual[k]) * samples.norms[k]
+                wrong += (1.0 - share) * abs(_jump(k, residual, samples)) * samples.norms[k]
                 earliest = min(earliest, share)
-        wrong *= (1.0 - samples.slope) * abs(moved[d]) * h / n
-        size = _dot(moved, moved)
+                doubt = stages.doubt[groups.member[j]] * abs(moved[d]) * samples.norms[k]
+                lost = lost or doubt > abs(stages.after[j, k])
+        wrong *= abs(moved[d]) * h
         late += wrong * wrong
         weight += size
         own = max(own, wrong / np.sqrt(size + 1e-300))
-    return np.sqrt(late / weight), own, earliest
+    return np.sqrt(late / weight), own, earliest, lost
 
 
 @_jit.blas_kernel
@@ -428,8 +469,11 @@ def _cross(j, neurons, samples, groups, stages):  # type: ignore[no-untyped-def]
     p = groups.member[j]
     when, which = np.empty(n), np.empty(n, np.int64)
     crossed = 0
+    rounding = ROUNDING * np.sqrt(_dot(neurons.weights[j], neurons.weights[j]))
     for k in range(n):
-        share = _crossed(neurons.side[j, k], stages.before[j, k], stages.after[j, k])
+        if samples.partner[k] == OWNED:
+            continue
+        share = _crossed(neurons.side[j, k], stages.before[j, k], stages.after[j, k], rounding * samples.norms[k])
         if share >= 0.0:
             when[crossed], which[crossed] = share, k
             crossed += 1
@@ -439,7 +483,7 @@ def _cross(j, neurons, samples, groups, stages):  # type: ignore[no-untyped-def]
         return 0
     free, beyond, own = np.empty(d), np.empty(d), np.empty((d, d))
     for k in range(n):
-        stages.work[k] = 1.0 if neurons.side[j, k] == ON else samples.slope
+        stages.work[k] = _gate(neurons.side[j, k], samples.partner[k], samples.slope)
     gate = stages.work.copy()
     _drive(samples, gate, stages.later, stages.work, free)
     caught = False
@@ -447,7 +491,7 @@ def _cross(j, neurons, samples, groups, stages):  # type: ignore[no-untyped-def]
         k = which[q]
         new = OFF if neurons.side[j, k] == ON else ON
         sense = 1.0 if new == ON else -1.0
-        jump = (1.0 - samples.slope) * stages.later[k] / n
+        jump = _jump(k, stages.later, samples)
         for i in range(d):
             beyond[i] = free[i] + sense * jump * samples.inputs[k, i]
         _project(beyond, groups.basis[p], groups.held[p])
@@ -457,8 +501,7 @@ def _cross(j, neurons, samples, groups, stages):  # type: ignore[no-untyped-def]
         if new == ON or neurons.side[j, k] == ON:
             for i in range(d):
                 free[i] += sense * jump * samples.inputs[k, i]
-        neurons.hashes[j] ^= samples.keys[k, neurons.side[j, k]] ^ samples.keys[k, new]
-        neurons.side[j, k] = new
+        _turn(j, k, new, neurons, samples)
     if caught:
         count = 0
         for k in range(n):
@@ -472,6 +515,12 @@ def _cross(j, neurons, samples, groups, stages):  # type: ignore[no-untyped-def]
         if left > NEAR * size:  # onto the kinks, at the same length
             for i in range(d):
                 neurons.weights[j, i] = beyond[i] * (size / left)
+        elif count == d:  # nothing but w = 0 is on all of them
+            for i in range(d):
+                neurons.weights[j, i] = 0.0
+            left = np.sqrt(max(neurons.outer[j] ** 2 - size**2, 0.0))
+            neurons.outer[j] = left if neurons.outer[j] > 0.0 else -left
+        if left > NEAR * size or count == d:
             _preactivations(neurons.weights[j], samples.inputs_t, stages.before[j])
     return crossed
 
@@ -523,6 +572,7 @@ def advance(neurons, samples, scalars, marks, marked, tolerance, t_stop, max_ste
         np.empty((m, d + 1)),
         np.empty((m, n)),
         np.empty((m, n)),
+        np.empty(m),
         np.empty((m, d)),
         np.empty(n),
         np.empty(n),
@@ -552,7 +602,7 @@ def advance(neurons, samples, scalars, marks, marked, tolerance, t_stop, max_ste
                 continue
 
         previous = loss
-        loss = _dot(residual, residual) / n
+        loss = _dot(residual, residual) / samples.number + samples.offset
         gradient, largest, weight, stiffness = 0.0, 0.0, 0.0, 0.0
         for p in range(count):
             push, along, spread = _dot(drive[p], drive[p]), 0.0, 0.0
@@ -564,7 +614,7 @@ def advance(neurons, samples, scalars, marks, marked, tolerance, t_stop, max_ste
             if groups.total[p] > 0.0:
                 largest = max(largest, np.sqrt(push))
             weight += groups.total[p]
-            stiffness += groups.total[p] * spread / n
+            stiffness += groups.total[p] * spread / samples.number
         scalars[LOSS], scalars[GRADIENT], scalars[DRIVE], scalars[GROUPS] = loss, np.sqrt(gradient), largest, count
         for q in range(len(marks)):
             if loss <= marks[q] and not marked[q] < np.inf:
@@ -593,7 +643,7 @@ def advance(neurons, samples, scalars, marks, marked, tolerance, t_stop, max_ste
             h = min(scalars[STEP], remaining)
             if largest * h > 0.5 * LONGEST:
                 h = 0.5 * LONGEST / largest
-            smallest = 1e-13 * (1.0 + scalars[TIME])
+            smallest = 1e-13 * (samples.pace + scalars[TIME])
             implicit = h * stiffness > 1.0
             if implicit:
                 scalars[IMPLICIT] += 1
@@ -608,8 +658,12 @@ def advance(neurons, samples, scalars, marks, marked, tolerance, t_stop, max_ste
                 scalars[STEP] = h * (max(0.2, 0.9 / np.sqrt(error)) if error < np.inf else 0.2)
                 scalars[REJECTED] += 1
                 continue
-            late, own, earliest = _move(neurons, samples, groups, count, residual, h, stages)
+            late, own, earliest, lost = _move(neurons, samples, groups, count, residual, h, stages)
             excess = LATE * max(late, own / OWN) / tolerance
+            if lost and h > smallest:
+                scalars[STEP] = 0.5 * h
+                scalars[REJECTED] += 1
+                continue
             if excess > 1.0 and h > smallest:
                 scalars[STEP] = h * (earliest + (1.0 - earliest) * min(0.5, 0.5 / excess))
                 scalars[REJECTED] += 1

@@ -44,7 +44,7 @@ T_FINAL = 1e9
 MAX_STEPS = 100_000
 """Default limit on steps."""
 LOSS_TOL, DRIVE_TOL = 1e-12, 1e-9
-"""Default ends, relative to the first train loss and to the first drive."""
+"""Default ends, relative to the first train loss and to the average of (|y_k| + |r_k|) |x_k| at the start."""
 RECORDS_PER_DECADE = 10
 """Recorded states for each factor of ten in time, by default."""
 
@@ -93,8 +93,8 @@ def gradient_flow(
     loss_tol : float, optional
         The run ends when the train loss is as small (`Reason.LOSS`); `LOSS_TOL` of the first one by default.
     drive_tol : float, optional
-        It ends when max_j |D_j|, over all neurons, is as small (`Reason.STATIONARY`); `DRIVE_TOL` of the first one by
-        default.
+        It ends when max_j |D_j|, over all neurons but those at zero, is as small (`Reason.STATIONARY`); `DRIVE_TOL` of
+        the average (|y_k| + |r_k|) |x_k| at the start by default.
     change_tol : float
         It ends at a recorded time since half of which the train loss has changed by no more than this share of itself,
         once it has left the saddle (`Reason.CHANGE`); 0 does not.
@@ -113,17 +113,18 @@ def gradient_flow(
     if not network.activation.piecewise_linear:
         raise ValueError(f"network must have a piecewise-linear activation here, not {network.activation.name}.")
     x, y = checked_data(network, inputs, labels)
+    if not (np.isfinite(network.weights).all() and np.isfinite(network.outer).all()):
+        raise ValueError("network must have finite weights.")
     t_final = real("t_final", t_final, low=0.0, open_low=True)
     tolerance = real("tolerance", tolerance, low=0.0, open_low=True, high=0.1)
     max_steps = integer("max_steps", max_steps, low=1)
     change_tol = real("change_tol", change_tol, low=0.0)
-    keys = np.random.default_rng(0).integers(0, 2**64, (len(y), 3), dtype=np.uint64)
-    samples = _flow.Samples(
-        x, np.ascontiguousarray(x.T), y, np.linalg.norm(x, axis=1), float(network.activation.slope or 0.0), keys
-    )
-    neurons = _start(network, x, keys)
-    first_drive = _largest_drive(network, x, y)
-    pace = 1.0 / first_drive if first_drive > 0.0 else 1.0
+    samples = _samples(network, x, y)
+    neurons = _start(network, samples)
+    scale = float(np.mean((np.abs(y) + np.abs(y - network(x))) * np.linalg.norm(x, axis=1)))
+    if not math.isfinite(scale):
+        raise ValueError("network must have finite outputs on the inputs, and it overflows.")
+    pace = samples.pace
     scalars, marks, marked = np.zeros(_flow.SCALARS), np.zeros(1), np.full(1, np.inf)
     scalars[_flow.STEP] = _FIRST * pace
     recorder = Recorder()
@@ -142,7 +143,7 @@ def gradient_flow(
     marks[0] = (1.0 - ESCAPED) * first_loss
     limits = (
         LOSS_TOL * first_loss if loss_tol is None else real("loss_tol", loss_tol, low=0.0),
-        DRIVE_TOL * first_drive if drive_tol is None else real("drive_tol", drive_tol, low=0.0),
+        DRIVE_TOL * scale if drive_tol is None else real("drive_tol", drive_tol, low=0.0),
     )
     reason = None
     count = max(2, round(RECORDS_PER_DECADE * math.log10(t_final / min(_FIRST * pace, t_final))))
@@ -187,19 +188,64 @@ def checked_data(network: Network, inputs: ArrayLike, labels: ArrayLike) -> tupl
     return x, y
 
 
-def _start(network: Network, inputs: FloatArray, keys: np.ndarray) -> _flow.Neurons:
-    """The compiled state of a network."""
-    side = (network.weights @ inputs.T > 0.0).astype(np.int8)
-    hashes = np.zeros(network.width, np.uint64)
-    for k in range(len(inputs)):
-        hashes ^= keys[k, side[:, k]]
-    return _flow.Neurons(
-        np.array(network.weights, dtype=np.float64, order="C"), np.array(network.outer, dtype=np.float64), side, hashes
+def _samples(network: Network, inputs: FloatArray, labels: FloatArray) -> _flow.Samples:
+    """The data as the flow sees them.
+
+    Samples of one direction x_k = c_k u are one of input sqrt(C) u and label sum_k c_k y_k/sqrt(C), C = sum_k c_k^2, up
+    to a constant of the loss, since f is homogeneous; x = 0 adds a constant only. What is opposite is paired.
+    """
+    norms = np.linalg.norm(inputs, axis=1)
+    seen = norms > 0.0
+    directions = inputs[seen] / norms[seen, None]
+    # Equal up to rounding: multiples of one input may differ in the last bits of their directions.
+    _, first, member = np.unique(np.round(directions, 12) + 0.0, axis=0, return_index=True, return_inverse=True)
+    member = member.ravel()
+    order = np.argsort(first)  # as the samples came
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order))
+    member = place[member]
+    power = np.bincount(member, norms[seen] ** 2, minlength=len(first))
+    overlap = np.bincount(member, norms[seen] * labels[seen], minlength=len(first))
+    root = np.sqrt(power)
+    alone = np.bincount(member, minlength=len(first)) == 1
+    x = np.where(alone[:, None], inputs[seen][first[order]], root[:, None] * directions[first[order]])
+    y = np.where(alone, labels[seen][first[order]], overlap / root)
+    lost = float(np.sum(labels**2) - np.sum(y**2))
+    offset = max(lost, 0.0) / len(labels) if len(y) < len(labels) else 0.0
+    rounded = np.round(x / np.linalg.norm(x, axis=1)[:, None], 12) + 0.0
+    places = {row.tobytes(): k for k, row in enumerate(rounded)}
+    partner, ratio = np.full(len(y), _flow.NONE, np.int64), np.zeros(len(y))
+    for k, row in enumerate(rounded):
+        other = places.get((-row + 0.0).tobytes(), -1)
+        if other > k:
+            partner[k], ratio[k] = other, np.linalg.norm(x[other]) / np.linalg.norm(x[k])
+            partner[other] = int(_flow.OWNED)
+    residual = labels - network(inputs)
+    gates = network.activation.derivative(inputs @ network.weights.T)
+    fastest = float(np.max(np.linalg.norm((gates * residual[:, None]).T @ inputs, axis=1), initial=0.0)) / len(labels)
+    return _flow.Samples(
+        inputs=x,
+        inputs_t=np.array(x.T, order="C"),
+        labels=y,
+        norms=np.linalg.norm(x, axis=1),
+        partner=partner,
+        ratio=ratio,
+        number=float(len(labels)),
+        offset=offset,
+        pace=1.0 / fastest if fastest > 0.0 else 1.0,
+        slope=float(network.activation.slope or 0.0),
+        keys=np.random.default_rng(0).integers(0, 2**64, (len(y), 3), dtype=np.uint64),
     )
 
 
-def _largest_drive(network: Network, inputs: FloatArray, labels: FloatArray) -> float:
-    residual = labels - network(inputs)
-    gates = network.activation.derivative(inputs @ network.weights.T)
-    drives = (gates * residual[:, None]).T @ inputs / len(labels)
-    return float(np.max(np.linalg.norm(drives, axis=1))) if math.isfinite(float(drives.sum())) else math.inf
+def _start(network: Network, samples: _flow.Samples) -> _flow.Neurons:
+    """The compiled state of a network."""
+    side = (network.weights @ samples.inputs.T > 0.0).astype(np.int8)
+    for k in np.flatnonzero(samples.partner >= 0):
+        side[:, samples.partner[k]] = 1 - side[:, k]
+    hashes = np.zeros(network.width, np.uint64)
+    for place in range(len(samples.labels)):
+        hashes ^= samples.keys[place, side[:, place]]
+    return _flow.Neurons(
+        np.array(network.weights, dtype=np.float64, order="C"), np.array(network.outer, dtype=np.float64), side, hashes
+    )
