@@ -25,6 +25,7 @@ LIGHT = 1e-14  # groups below this share of all weight follow the others, but do
 SETTLED = 1e-9  # by how much a sliding kink's share may leave [0, 1] before the kink lets go
 BALANCE = 1e-6  # a^2 - |w|^2 is taken as >= 0 down to this share of |w|^2
 ROUNDING = 1e-14  # pre-activations below this share of |w| |x| have no side of their own
+CLOSE = 1e-9  # pre-activations below this share of |w| |x| that seem to cross are on the kink
 NEAR = 0.9  # share of |w| that has to remain when a weight is put on the kinks it slides on
 LATE = 10.0  # a kink crossed late may err by this fraction of the tolerance
 OWN = 20.0  # and by so many times that in its own neuron, relative to it
@@ -421,7 +422,8 @@ def _move(neurons, samples, groups, count, residual, h, stages):  # type: ignore
 
     From a crossing on, the drive lacked the jump r_k x_k/n: the error of that, in the norm of all weights and relative
     to the neuron itself. Last, whether the error of the step is too large to know that a kink was crossed: a neuron may
-    come ever closer to one, or w to zero, without passing it.
+    come ever closer to one, or w to zero, without passing it. (When it is as good as there, `_cross` takes it as
+    there.)
     """
     m, d = neurons.weights.shape
     n = len(residual)
@@ -446,12 +448,14 @@ def _move(neurons, samples, groups, count, residual, h, stages):  # type: ignore
         for k in range(n):
             if samples.partner[k] == OWNED:
                 continue
-            share = _crossed(neurons.side[j, k], stages.before[j, k], stages.after[j, k], rounding * samples.norms[k])
+            bound = rounding * samples.norms[k]
+            share = _crossed(neurons.side[j, k], stages.before[j, k], stages.after[j, k], bound)
             if share >= 0.0:
                 wrong += (1.0 - share) * abs(_jump(k, residual, samples)) * samples.norms[k]
                 earliest = min(earliest, share)
                 doubt = stages.doubt[groups.member[j]] * abs(moved[d]) * samples.norms[k]
-                lost = lost or doubt > abs(stages.after[j, k])
+                if doubt > abs(stages.after[j, k]) and abs(stages.before[j, k]) > CLOSE / ROUNDING * bound:
+                    lost = True
         wrong *= abs(moved[d]) * h
         late += wrong * wrong
         weight += size
@@ -467,7 +471,7 @@ def _cross(j, neurons, samples, groups, stages):  # type: ignore[no-untyped-def]
     """
     n, d = samples.inputs.shape
     p = groups.member[j]
-    when, which = np.empty(n), np.empty(n, np.int64)
+    when, which, arrived = np.empty(n), np.empty(n, np.int64), np.empty(n, np.bool_)
     crossed = 0
     rounding = ROUNDING * np.sqrt(_dot(neurons.weights[j], neurons.weights[j]))
     for k in range(n):
@@ -477,6 +481,9 @@ def _cross(j, neurons, samples, groups, stages):  # type: ignore[no-untyped-def]
         if share >= 0.0:
             when[crossed], which[crossed] = share, k
             crossed += 1
+            doubt = stages.doubt[p] * abs(neurons.outer[j]) * samples.norms[k]
+            there = doubt > abs(stages.after[j, k])
+            arrived[crossed - 1] = there and abs(stages.before[j, k]) <= CLOSE / ROUNDING * rounding * samples.norms[k]
     for k in range(n):
         stages.before[j, k] = stages.after[j, k]
     if crossed == 0:
@@ -495,7 +502,8 @@ def _cross(j, neurons, samples, groups, stages):  # type: ignore[no-untyped-def]
         for i in range(d):
             beyond[i] = free[i] + sense * jump * samples.inputs[k, i]
         _project(beyond, groups.basis[p], groups.held[p])
-        if sense * neurons.outer[j] * _dot(beyond, samples.inputs[k]) < 0.0:  # pushed back from there
+        # Pushed back from there, or in doubt: `_let_go` finds out.
+        if arrived[q] or sense * neurons.outer[j] * _dot(beyond, samples.inputs[k]) < 0.0:
             new = SLIDE
             caught = True
         if new == ON or neurons.side[j, k] == ON:
