@@ -70,8 +70,8 @@ def conserved_drift(trajectory: Trajectory) -> float:
 
 
 def sign_changes(trajectory: Trajectory) -> int:
-    """Number of neurons whose a_j changes sign between records."""
-    return int(np.any(np.sign(trajectory.outer) != np.sign(trajectory.outer[0]), axis=0).sum())
+    """Number of neurons whose a_j changes sign between records; one that has shrunk to 0 has not."""
+    return int(np.any(np.sign(trajectory.outer) * np.sign(trajectory.outer[0]) < 0.0, axis=0).sum())
 
 
 def _state(network: Network, dataset: Dataset) -> tuple[float, float, float, float]:
