@@ -23,7 +23,6 @@ GAMMA = 1.0 - 1.0 / np.sqrt(2.0)  # makes the two-stage Rosenbrock scheme L-stab
 LONGEST = 6.0  # largest |int D dt| of one step: a boost by e^6
 LIGHT = 1e-14  # groups below this share of all weight follow the others, but do not act on them within a step
 SETTLED = 1e-9  # by how much a sliding kink's share may leave [0, 1] before the kink lets go
-BALANCE = 1e-6  # a^2 - |w|^2 is taken as >= 0 down to this share of |w|^2
 ROUNDING = 1e-14  # pre-activations below this share of |w| |x| have no side of their own
 CLOSE = 1e-9  # pre-activations below this share of |w| |x| that seem to cross are on the kink
 NEAR = 0.9  # share of |w| that has to remain when a weight is put on the kinks it slides on
@@ -60,6 +59,7 @@ class Neurons(NamedTuple):
     outer: FloatArray  # (m,)
     side: NDArray[np.int8]  # (m, n)
     hashes: NDArray[np.uint64]  # (m,)
+    signed: NDArray[np.bool_]  # (m,) started with |a| >= |w|, so that a keeps its sign
 
 
 class Groups(NamedTuple):
@@ -434,12 +434,9 @@ def _move(neurons, samples, groups, count, residual, h, stages):  # type: ignore
         boost, moved = stages.boost[groups.member[j]], stages.moved[j]
         for i in range(d + 1):
             moved[i] = boost[i, d] * neurons.outer[j] + _dot(boost[i, :d], neurons.weights[j])
-        if moved[d] * neurons.outer[j] < 0.0:
-            before = neurons.outer[j] * neurons.outer[j]
-            if before >= (1.0 - BALANCE) * _dot(neurons.weights[j], neurons.weights[j]):
-                # |a| >= |w| for ever, so a has no way through 0: the neuron has shrunk to rounding.
-                for i in range(d + 1):
-                    moved[i] = 0.0
+        if neurons.signed[j] and moved[d] * neurons.outer[j] < 0.0:
+            for i in range(d + 1):  # |a| >= |w| for ever, so a has no way through 0: the neuron has shrunk to rounding
+                moved[i] = 0.0
         _project(moved[:d], groups.basis[groups.member[j]], groups.held[groups.member[j]])  # rounding would add up
         _preactivations(moved[:d], samples.inputs_t, stages.after[j])
         size = _dot(moved, moved)

@@ -49,6 +49,7 @@ RECORDS_PER_DECADE = 10
 """Recorded states for each factor of ten in time, by default."""
 
 _FIRST = 1e-2  # first step and first recorded time, in units of 1/|D|
+_BALANCED = 1e-12  # a^2 = |w|^2 up to rounding
 _SLAB = 200  # steps between two looks at signals and at `stop`
 _REASONS = {
     _flow.REACHED: None,
@@ -246,6 +247,6 @@ def _start(network: Network, samples: _flow.Samples) -> _flow.Neurons:
     hashes = np.zeros(network.width, np.uint64)
     for place in range(len(samples.labels)):
         hashes ^= samples.keys[place, side[:, place]]
-    return _flow.Neurons(
-        np.array(network.weights, dtype=np.float64, order="C"), np.array(network.outer, dtype=np.float64), side, hashes
-    )
+    weights, outer = np.array(network.weights, dtype=np.float64, order="C"), np.array(network.outer, dtype=np.float64)
+    signed = outer**2 >= np.sum(weights**2, axis=1) * (1.0 - _BALANCED)
+    return _flow.Neurons(weights, outer, side, hashes, signed)
