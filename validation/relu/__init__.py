@@ -20,7 +20,7 @@ from validation.relu.references import excess_risk, function_distance, least_squ
 from validation.relu.smooth import smooth_flow
 from validation.relu.sweep import Source, Sweep, SweepResult, run
 from validation.relu.threshold import Threshold, thresholds
-from validation.relu.training import Training, Verdict, verdict
+from validation.relu.training import Training, Verdict, criterion, verdict
 from validation.relu.trajectory import Reason, Trajectory
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "Verdict",
     "adam",
     "alignment",
+    "criterion",
     "excess_risk",
     "extremal_vectors",
     "forty_points",

@@ -11,7 +11,7 @@ import numpy as np
 
 from validation.relu.sweep import VERDICTS, SweepResult
 from validation.relu.threshold import LEVEL, Exponent, Threshold, exponent, thresholds
-from validation.relu.training import Verdict
+from validation.relu.training import INTERPOLATED, Verdict
 
 _DRAWS = 2000
 
@@ -135,6 +135,10 @@ class ReluReport:
             losses = f"{r.train_loss:10.3e}  {r.split_loss:10.3e}  {r.noise_loss:5.3f}"
             risks = f"{r.risk:8.2e}  {r.split_risk:8.2e}  {r.ols_risk:8.2e}"
             lines.append(f"{r.dimension:4d} {r.scale:8.1e} {r.samples:6d} {counts}  {losses}  {risks}")
+        lines.append(
+            f"medians over runs; interpolated: train loss <= {INTERPOLATED:g} of the mean squared label; stationary:"
+        )
+        lines.append("at rest above that; the rest is unfinished or missing, and counts on neither side")
         lines.append("")
         for t in self.thresholds:
             where = f"{t.value:.1f} [{t.low:.1f}, {t.high:.1f}]" if math.isfinite(t.value) else t.message
