@@ -17,7 +17,7 @@ from dmft import config as model_configuration
 from dmft.files import FileFormatError
 from validation.relu import config as configuration
 from validation.relu import files, observables, study, sweep
-from validation.relu.data import DataLaw, Teacher
+from validation.relu.data import DataLaw, Dataset, Teacher
 from validation.relu.network import Network, Nonlinearity
 from validation.relu.report import ReluReport
 from validation.relu.sweep import CURVES, MEASURED, VERDICTS, Source, Sweep, SweepResult
@@ -49,7 +49,7 @@ def test_verdicts() -> None:
             np.array([0.0, 1.0]), np.array([4.0, loss]), np.zeros(2), np.zeros((2, 1, 1)), np.zeros((2, 1)), reason, 1,
             Nonlinearity(), 0.5,
         )  # fmt: skip
-        return verdict(course, [2.0, 2.0])
+        return verdict(course, Dataset(np.eye(2), np.full(2, 2.0), np.full(2, 2.0)))
 
     assert ended(3e-8, Reason.LOSS) is Verdict.INTERPOLATED
     assert ended(3e-8, Reason.TIME) is Verdict.INTERPOLATED  # 1e-8 of the mean squared label, whatever the reason
@@ -319,16 +319,16 @@ def test_exponents_of_power_laws() -> None:
 
 
 def test_gain_of_not_interpolating_is_paired() -> None:
-    codes = np.array([[1, 1, 1, 1, 0], [0, 0, 0, 2, 0]]).reshape(1, 2, 1, 5)
-    values = {name: np.full((1, 2, 1, 5), 1.0) for name in MEASURED}
+    codes = np.array([[1, 1, 1, 1, 1, 1, 0], [0, 0, 0, 0, 0, 2, 0]]).reshape(1, 2, 1, 7)
+    values = {name: np.full((1, 2, 1, 7), 1.0) for name in MEASURED}
     values["verdict"] = codes.astype(float)
-    values["risk"][0, :, 0] = [[1.0, 2.0, 4.0, 1.0, 1.0], [2.0, 8.0, 4.0, 1e3, 1e3]]
-    changed = replace(TINY, samples=(10,), scales=(1e-3, 1.0), seeds=5)
+    values["risk"][0, :, 0] = [[1.0, 2.0, 4.0, 1.0, 1.0, 1.0, 1.0], [2.0, 8.0, 4.0, 2.0, 4.0, 1e3, 1e3]]
+    changed = replace(TINY, samples=(10,), scales=(1e-3, 1.0), seeds=7)
     report = ReluReport.of(SweepResult(changed, values, {}, {}))
     (gain,) = report.gains
-    assert gain.runs == 3
-    assert gain.ratio == pytest.approx(2.0)  # geometric mean of 2, 4, 1
-    assert gain.low <= 2.0 <= gain.high
+    assert gain.runs == 5
+    assert gain.ratio == pytest.approx(2.0 ** (6 / 5))  # geometric mean of 2, 4, 1, 2, 4
+    assert gain.low <= 2.0 ** (6 / 5) <= gain.high
 
 
 # ------------------------------------------------------------------------------------ configurations, command
@@ -413,3 +413,26 @@ def test_an_interrupted_study_keeps_what_it_has(tmp_path: Path) -> None:
     assert found.result.interrupted and found.result.missing == 2
     assert "nan" not in (tmp_path / "own.json").read_text().lower()
     assert study.run(config, tmp_path).result.missing == 0
+
+
+def test_intervals_are_no_shorter_than_the_grid_can_tell() -> None:
+    codes = np.array([[0] * 12, [1] * 12])
+    (found,) = thresholds(fabricated(codes, (8, 100)))
+    assert (found.low, found.high) == (8.0, 100.0)
+    (few,) = thresholds(fabricated(codes[:, :3], (8, 100)))
+    assert "3 runs only" in few.message
+
+
+def test_conflicting_labels_do_not_hide_interpolation() -> None:
+    # Rademacher inputs repeat in few dimensions; what their labels disagree by cannot be fitted.
+    source = Source(inputs="rademacher", margin=0.0)
+    result = sweep.run(Sweep(source=source, training=Training(width=30, scale=1.0), samples=(12,), dimensions=(3,),
+                             scales=(1.0,), seeds=3))  # fmt: skip
+    for index in range(3):
+        data, _ = sweep.dataset(result.sweep, 3, 12, index)
+        groups = np.unique(data.inputs, axis=0, return_inverse=True)[1].ravel()
+        floor = sum(np.sum((data.labels[groups == g] - data.labels[groups == g].mean()) ** 2) for g in set(groups)) / 12
+        assert floor > 1e-3
+        if result.values["verdict"][0, 0, 0, index] == VERDICTS.index(Verdict.INTERPOLATED):
+            assert result.values["train_loss"][0, 0, 0, index] == pytest.approx(floor, rel=1e-6)
+    assert (result.values["verdict"] == VERDICTS.index(Verdict.INTERPOLATED)).any()

@@ -18,12 +18,15 @@ IntArray = NDArray[np.int64]
 
 OFF, ON, SLIDE = 0, 1, 2
 NONE, OWNED = -1, -2
+FREE, DOMINATED, BALANCED = 0, 1, 2
 
 GAMMA = 1.0 - 1.0 / np.sqrt(2.0)  # makes the two-stage Rosenbrock scheme L-stable
 LONGEST = 6.0  # largest |int D dt| of one step: a boost by e^6
 LIGHT = 1e-14  # groups below this share of all weight follow the others, but do not act on them within a step
 SETTLED = 1e-9  # by how much a sliding kink's share may leave [0, 1] before the kink lets go
 ROUNDING = 1e-14  # pre-activations below this share of |w| |x| have no side of their own
+TINIEST = 1e-280  # |w|^2 + a^2 below which a neuron shrinks no further
+ALONG = 1e-9  # a neuron shrinks if its w is within this of opposite to what would let it grow
 CLOSE = 1e-9  # pre-activations below this share of |w| |x| that seem to cross are on the kink
 NEAR = 0.9  # share of |w| that has to remain when a weight is put on the kinks it slides on
 LATE = 10.0  # a kink crossed late may err by this fraction of the tolerance
@@ -59,7 +62,9 @@ class Neurons(NamedTuple):
     outer: FloatArray  # (m,)
     side: NDArray[np.int8]  # (m, n)
     hashes: NDArray[np.uint64]  # (m,)
-    signed: NDArray[np.bool_]  # (m,) started with |a| >= |w|, so that a keeps its sign
+    kind: NDArray[
+        np.int8
+    ]  # (m,) FREE, DOMINATED: started with |a| > |w|, so that a keeps its sign, BALANCED: |a| = |w|
 
 
 class Groups(NamedTuple):
@@ -81,7 +86,8 @@ class Stages(NamedTuple):
     last: FloatArray  # (m, d)
     path: FloatArray  # (m, d) the boost's generator, int D dt
     boost: FloatArray  # (m, d + 1, d + 1)
-    moved: FloatArray  # (m, d + 1) neurons after it
+    old: FloatArray  # (m, d + 1) neurons before it
+    moved: FloatArray  # (m, d + 1) and after it
     before: FloatArray  # (m, n) pre-activations
     after: FloatArray  # (m, n)
     doubt: FloatArray  # (m,) local error of the generators
@@ -287,6 +293,24 @@ def _sum_moments(neurons, groups, count):  # type: ignore[no-untyped-def]
             groups.total[p] += groups.moment[p, i, i]
 
 
+@_jit.kernel
+def _largest_growing(neurons, groups, drive, weight):  # type: ignore[no-untyped-def]
+    """Largest |D_j| of the neurons but those at zero and light ones that shrink towards it along D_j itself."""
+    largest = 0.0
+    for j in range(len(neurons.outer)):
+        force = drive[groups.member[j]]
+        size, pushed = np.sqrt(_dot(neurons.weights[j], neurons.weights[j])), np.sqrt(_dot(force, force))
+        a = neurons.outer[j]
+        if size == 0.0 and a == 0.0:
+            continue
+        along = _dot(neurons.weights[j], force) * (1.0 if a > 0.0 else -1.0)
+        light = size * size + a * a < LIGHT * weight
+        if light and neurons.kind[j] == BALANCED and along <= -(1.0 - ALONG) * size * pushed:
+            continue
+        largest = max(largest, pushed)
+    return largest
+
+
 @_jit.blas_kernel
 def _let_go(neurons, samples, groups, count, residual, work):  # type: ignore[no-untyped-def]
     """Switch off or on, in each group, the sliding kink that can least be held; returns how many.
@@ -417,6 +441,16 @@ def _crossed(side, before, after, rounding):  # type: ignore[no-untyped-def]
 
 
 @_jit.kernel
+def _shrink(weights, outer, result):  # type: ignore[no-untyped-def]
+    """The neuron at half of its size, unless it is as small as numbers go."""
+    d = len(weights)
+    share = 0.5 if _dot(weights, weights) + outer * outer > TINIEST else 1.0
+    for i in range(d):
+        result[i] = share * weights[i]
+    result[d] = share * outer
+
+
+@_jit.kernel
 def _move(neurons, samples, groups, count, residual, h, stages):  # type: ignore[no-untyped-def]
     """Move the neurons; returns how wrong the kinks crossed on the way make it, and the share of the first of them.
 
@@ -434,9 +468,13 @@ def _move(neurons, samples, groups, count, residual, h, stages):  # type: ignore
         boost, moved = stages.boost[groups.member[j]], stages.moved[j]
         for i in range(d + 1):
             moved[i] = boost[i, d] * neurons.outer[j] + _dot(boost[i, :d], neurons.weights[j])
-        if neurons.signed[j] and moved[d] * neurons.outer[j] < 0.0:
-            for i in range(d + 1):  # |a| >= |w| for ever, so a has no way through 0: the neuron has shrunk to rounding
-                moved[i] = 0.0
+        p, back = groups.member[j], moved[d] * neurons.outer[j] < 0.0
+        if neurons.kind[j] == BALANCED and groups.held[p] == d - 1:  # on a ray, which ends at w = 0
+            back = back or _dot(moved[:d], neurons.weights[j]) < 0.0
+        if neurons.kind[j] != FREE and back:
+            # |a| >= |w| for ever: a has no way through 0, and w none through 0 where a vanishes with it. The neuron
+            # shrinks along its direction, from which it would grow again if the drive turned.
+            _shrink(neurons.weights[j], neurons.outer[j], moved)
         _project(moved[:d], groups.basis[groups.member[j]], groups.held[groups.member[j]])  # rounding would add up
         _preactivations(moved[:d], samples.inputs_t, stages.after[j])
         size = _dot(moved, moved)
@@ -486,6 +524,7 @@ def _cross(j, neurons, samples, groups, stages):  # type: ignore[no-untyped-def]
     if crossed == 0:
         return 0
     free, beyond, own = np.empty(d), np.empty(d), np.empty((d, d))
+    kept, kept_hash = neurons.side[j].copy(), neurons.hashes[j]
     for k in range(n):
         stages.work[k] = _gate(neurons.side[j, k], samples.partner[k], samples.slope)
     gate = stages.work.copy()
@@ -521,10 +560,19 @@ def _cross(j, neurons, samples, groups, stages):  # type: ignore[no-untyped-def]
             for i in range(d):
                 neurons.weights[j, i] = beyond[i] * (size / left)
         elif count == d:  # nothing but w = 0 is on all of them
-            for i in range(d):
-                neurons.weights[j, i] = 0.0
             left = np.sqrt(max(neurons.outer[j] ** 2 - size**2, 0.0))
-            neurons.outer[j] = left if neurons.outer[j] > 0.0 else -left
+            if neurons.kind[j] == BALANCED:  # and a = 0 with it: never reached
+                _shrink(stages.old[j, :d], stages.old[j, d], stages.moved[j])
+                for i in range(d):
+                    neurons.weights[j, i] = stages.moved[j, i]
+                neurons.outer[j] = stages.moved[j, d]
+                for k in range(n):
+                    neurons.side[j, k] = kept[k]
+                neurons.hashes[j] = kept_hash
+            else:
+                for i in range(d):
+                    neurons.weights[j, i] = 0.0
+                neurons.outer[j] = left if neurons.outer[j] > 0.0 else -left
         if left > NEAR * size or count == d:
             _preactivations(neurons.weights[j], samples.inputs_t, stages.before[j])
     return crossed
@@ -575,6 +623,7 @@ def advance(neurons, samples, scalars, marks, marked, tolerance, t_stop, max_ste
         np.empty((m, d)),
         np.empty((m, d + 1, d + 1)),
         np.empty((m, d + 1)),
+        np.empty((m, d + 1)),
         np.empty((m, n)),
         np.empty((m, n)),
         np.empty(m),
@@ -616,11 +665,11 @@ def advance(neurons, samples, scalars, marks, marked, tolerance, t_stop, max_ste
             for k in range(n):
                 spread += (groups.gate[p, k] * samples.norms[k]) ** 2
             gradient += groups.moment[p, d, d] * push + along
-            if groups.total[p] > 0.0:
-                largest = max(largest, np.sqrt(push))
+            largest = max(largest, np.sqrt(push))
             weight += groups.total[p]
             stiffness += groups.total[p] * spread / samples.number
-        scalars[LOSS], scalars[GRADIENT], scalars[DRIVE], scalars[GROUPS] = loss, np.sqrt(gradient), largest, count
+        growing = _largest_growing(neurons, groups, drive, weight)
+        scalars[LOSS], scalars[GRADIENT], scalars[DRIVE], scalars[GROUPS] = loss, np.sqrt(gradient), growing, count
         for q in range(len(marks)):
             if loss <= marks[q] and not marked[q] < np.inf:
                 share = (previous - marks[q]) / (previous - loss) if previous < np.inf else 1.0
@@ -628,7 +677,7 @@ def advance(neurons, samples, scalars, marks, marked, tolerance, t_stop, max_ste
         if loss <= loss_tol:
             reason = INTERPOLATED
             break
-        if largest <= drive_tol:
+        if growing <= drive_tol:
             reason = STATIONARY
             break
         if scalars[TIME] >= t_stop:
@@ -684,7 +733,9 @@ def advance(neurons, samples, scalars, marks, marked, tolerance, t_stop, max_ste
         _residuals(samples, groups.gate, stages.pull, count, stages.work, stages.later)
         for j in range(m):
             for i in range(d):
+                stages.old[j, i] = neurons.weights[j, i]
                 neurons.weights[j, i] = stages.moved[j, i]
+            stages.old[j, d] = neurons.outer[j]
             neurons.outer[j] = stages.moved[j, d]
             events = _cross(j, neurons, samples, groups, stages)
             if events:

@@ -21,7 +21,10 @@ there (Filippov's solution, the minimum-norm element of the subdifferential acro
 and fro; here it allows large steps, and lets a minimum *on* kinks be recognised as one.
 
 A run ends in a state that interpolates, or where |D_j| of every neuron vanishes, those of negligible weight included:
-these are what would grow, at the rate |D_j|, if the state were a saddle.
+these are what would grow, at the rate |D_j|, if the state were a saddle. Left out are light neurons that shrink to zero
+along D_j itself, for they go on shrinking. Such a state is stationary for this start; that it is a minimum against
+every perturbation, new neurons among them, is not claimed. From w = 0 with a != 0, which neurons with |a| > |w| may
+reach in finite time, there is more than one way on, of which the flow takes that of staying.
 """
 
 from __future__ import annotations
@@ -189,11 +192,11 @@ def checked_data(network: Network, inputs: ArrayLike, labels: ArrayLike) -> tupl
     return x, y
 
 
-def _samples(network: Network, inputs: FloatArray, labels: FloatArray) -> _flow.Samples:
-    """The data as the flow sees them.
+def merged(inputs: FloatArray, labels: FloatArray) -> tuple[FloatArray, FloatArray, float]:
+    """Inputs of different directions, their labels, and the train loss that no network of relu neurons can go below.
 
     Samples of one direction x_k = c_k u are one of input sqrt(C) u and label sum_k c_k y_k/sqrt(C), C = sum_k c_k^2, up
-    to a constant of the loss, since f is homogeneous; x = 0 adds a constant only. What is opposite is paired.
+    to a constant of the loss, since f is homogeneous; x = 0 adds a constant only.
     """
     norms = np.linalg.norm(inputs, axis=1)
     seen = norms > 0.0
@@ -211,8 +214,17 @@ def _samples(network: Network, inputs: FloatArray, labels: FloatArray) -> _flow.
     alone = np.bincount(member, minlength=len(first)) == 1
     x = np.where(alone[:, None], inputs[seen][first[order]], root[:, None] * directions[first[order]])
     y = np.where(alone, labels[seen][first[order]], overlap / root)
-    lost = float(np.sum(labels**2) - np.sum(y**2))
-    offset = max(lost, 0.0) / len(labels) if len(y) < len(labels) else 0.0
+    if len(y) == len(labels):
+        return x, y, 0.0
+    left = float(np.sum(labels[~seen] ** 2))  # what the merged samples have beyond their sum
+    shared = ~alone[member]
+    left += float(np.sum((labels[seen] - norms[seen] * (overlap / power)[member])[shared] ** 2))
+    return x, y, left / len(labels)
+
+
+def _samples(network: Network, inputs: FloatArray, labels: FloatArray) -> _flow.Samples:
+    """The data as the flow sees them: `merged`, and what is opposite is paired."""
+    x, y, offset = merged(inputs, labels)
     rounded = np.round(x / np.linalg.norm(x, axis=1)[:, None], 12) + 0.0
     places = {row.tobytes(): k for k, row in enumerate(rounded)}
     partner, ratio = np.full(len(y), _flow.NONE, np.int64), np.zeros(len(y))
@@ -248,5 +260,6 @@ def _start(network: Network, samples: _flow.Samples) -> _flow.Neurons:
     for place in range(len(samples.labels)):
         hashes ^= samples.keys[place, side[:, place]]
     weights, outer = np.array(network.weights, dtype=np.float64, order="C"), np.array(network.outer, dtype=np.float64)
-    signed = outer**2 >= np.sum(weights**2, axis=1) * (1.0 - _BALANCED)
-    return _flow.Neurons(weights, outer, side, hashes, signed)
+    gap, size = outer**2 - np.sum(weights**2, axis=1), _BALANCED * outer**2
+    kind = np.where(gap > size, _flow.DOMINATED, np.where(gap < -size, _flow.FREE, _flow.BALANCED)).astype(np.int8)
+    return _flow.Neurons(weights, outer, side, hashes, kind)

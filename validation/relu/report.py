@@ -14,6 +14,7 @@ from validation.relu.threshold import LEVEL, Exponent, Threshold, exponent, thre
 from validation.relu.training import INTERPOLATED, Verdict
 
 _DRAWS = 2000
+_PAIRS = 5  # fewer runs say nothing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,10 +144,12 @@ class ReluReport:
         for t in self.thresholds:
             where = f"{t.value:.1f} [{t.low:.1f}, {t.high:.1f}]" if math.isfinite(t.value) else t.message
             left = f", {t.unfinished} unfinished runs on either side" if t.unfinished else ""
+            left += f" ({t.message})" if t.message and math.isfinite(t.value) else ""
             lines.append(f"threshold n* at d = {t.dimension}, lambda = {t.scale:g}: {where}{left}")
         for name, e in (("d", self.dimension_exponent), ("lambda", self.scale_exponent)):
             if e is not None:
-                lines.append(f"n* ~ {name}^{e.value:.2f} [{e.low:.2f}, {e.high:.2f}]")
+                of = f"{e.points} of {e.points + e.left_out} thresholds"
+                lines.append(f"n* ~ {name}^{e.value:.2f} [{e.low:.2f}, {e.high:.2f}], from {of}")
         for g in self.gains:
             lines.append(
                 f"risk of interpolating (lambda = {g.large:g}) over that of not ({g.small:g}), d = {g.dimension}, "
@@ -167,7 +170,8 @@ def _row(result: SweepResult, i: int, j: int, k: int) -> Row:
     def count(which: Verdict) -> int:
         return int((codes == VERDICTS.index(which)).sum())
 
-    rest = codes == VERDICTS.index(Verdict.STATIONARY)
+    known = values["split_loss"][i, j, k] > 1e-12 * values["label_power"][i, j, k]
+    rest = (codes == VERDICTS.index(Verdict.STATIONARY)) & known
     ratio = values["train_loss"][i, j, k][rest] / values["split_loss"][i, j, k][rest]
     return Row(
         dimension=sweep.dimensions[i],
@@ -205,7 +209,7 @@ def _gains(result: SweepResult) -> Sequence[Gain]:
                 codes[i, -1, k] == VERDICTS.index(Verdict.INTERPOLATED)
             )
             ratios = np.log(risk[i, -1, k][paired] / risk[i, 0, k][paired])
-            if len(ratios) < 3 or not np.isfinite(ratios).all():
+            if len(ratios) < _PAIRS or not np.isfinite(ratios).all():
                 continue
             draws = ratios[rng.integers(0, len(ratios), (_DRAWS, len(ratios)))].mean(axis=1)
             tail = 0.5 * (1.0 - LEVEL)

@@ -320,7 +320,7 @@ def _work(payload: tuple[Sweep, tuple[int, int, int, int]]) -> dict[str, Any]:
     ols = least_squares(data)
     values: dict[str, Any] = dict.fromkeys(MEASURED, np.nan)
     values |= {
-        "verdict": VERDICTS.index(verdict(trajectory, data.labels)),
+        "verdict": VERDICTS.index(verdict(trajectory, data)),
         "reason": REASONS.index(trajectory.reason),
         "train_loss": trajectory.train_loss[-1],
         "gradient_norm": trajectory.gradient_norm[-1],

@@ -17,6 +17,8 @@ FloatArray = NDArray[np.float64]
 
 DRAWS = 1000
 LEVEL = 0.95
+FEW = 10
+"""Runs below which a bootstrap interval is much too short."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -32,9 +34,10 @@ class Threshold:
         ln n. NaN if the fractions do not cross it, then ``message`` says on which side it lies.
     low, high : float
         Bootstrap interval over runs, `LEVEL`. Unfinished runs count as not interpolating for ``low`` and as
-        interpolating for ``high``. 0 or infinite where the resampled fractions do not cross 1/2.
+        interpolating for ``high``. Never shorter than the cell of n that holds the value. 0 or infinite where the
+        resampled fractions do not cross 1/2.
     unfinished : int
-        Number of unfinished or missing runs.
+        Number of unfinished, diverged or missing runs.
     samples : (N,) float
     fractions : (N,) float
         Of interpolating runs among those that are finished; NaN where none is.
@@ -115,7 +118,11 @@ def _threshold(
     low = float(np.quantile(draws[0], tail, method="lower"))
     high = float(np.quantile(draws[-1], 1.0 - tail, method="higher"))
     message = ""
-    if value == 0.0:
+    if 0.0 < value < np.inf:  # no interval is shorter than the grid can tell
+        below, above = samples[samples <= value * (1.0 + 1e-9)], samples[samples >= value * (1.0 - 1e-9)]
+        low, high = min(low, float(below[-1])), max(high, float(above[0]))
+        message = f"{seeds} runs only: the interval is too short" if seeds < FEW else ""
+    elif value == 0.0:
         message = f"below {samples[0]:g}: most runs do not interpolate there already"
     elif np.isinf(value):
         message = f"above {samples[-1]:g}: most runs interpolate there still"
@@ -137,11 +144,20 @@ def _threshold(
 
 @dataclass(frozen=True, kw_only=True)
 class Exponent:
-    """Exponent of a power law with its bootstrap interval."""
+    """Exponent of a power law with its bootstrap interval.
+
+    Attributes
+    ----------
+    value, low, high : float
+    points, left_out : int
+        Thresholds that it rests on, and those that are known on one side only.
+    """
 
     value: float
     low: float
     high: float
+    points: int
+    left_out: int
 
 
 def exponent(variable: Sequence[float], found: Sequence[Threshold]) -> Exponent | None:
@@ -162,4 +178,5 @@ def exponent(variable: Sequence[float], found: Sequence[Threshold]) -> Exponent 
     slopes = solve @ np.array(logs)
     tail = 0.5 * (1.0 - LEVEL)
     value = float(solve @ np.log([t.value for _, t in rows]))
-    return Exponent(value=value, low=float(np.quantile(slopes, tail)), high=float(np.quantile(slopes, 1.0 - tail)))
+    low, high = np.quantile(slopes, [tail, 1.0 - tail])
+    return Exponent(value=value, low=float(low), high=float(high), points=len(rows), left_out=len(found) - len(rows))

@@ -28,7 +28,8 @@ _ADAPTIVE_RTOL = 1e-4
 class Verdict(Enum):
     """What became of a run.
 
-    INTERPOLATED: the train loss is at most `INTERPOLATED` times the mean squared label. STATIONARY: it is larger, and
+    INTERPOLATED: the train loss is at most `INTERPOLATED` times the mean squared label above what is attainable (0 but
+    where inputs coincide). STATIONARY: it is larger, and
     training has come to rest. UNFINISHED: neither, when time, steps or patience ended; says nothing about either.
     DIVERGED: the step was too large.
     """
@@ -147,12 +148,13 @@ class Training:
                 t_final=self.t_final,
                 tolerance=self.tolerance,
                 max_steps=self.max_steps,
+                loss_tol=attainable(dataset, self.activation) + flow.LOSS_TOL * float(np.mean(y**2)),
                 times=times,
                 stop=stop,
             )
         rest: dict[str, Any] = {
             "times": times,
-            "loss_tol": flow.LOSS_TOL * float(np.mean(y**2)),
+            "loss_tol": attainable(dataset, self.activation) + flow.LOSS_TOL * float(np.mean(y**2)),
             "change_tol": self.change_tol,
             "stop": stop,
         }
@@ -175,21 +177,27 @@ class Training:
         return {name: value for name, value in values.items() if value is not None}
 
 
-def verdict(trajectory: Trajectory, labels: ArrayLike) -> Verdict:
-    """What became of a run on these labels."""
+def attainable(dataset: Dataset, activation: Nonlinearity) -> float:
+    """Train loss that no network can go below: conflicting labels of inputs with one direction (gelu: not counted)."""
+    return flow.merged(dataset.inputs, dataset.labels)[2] if activation.piecewise_linear else 0.0
+
+
+def verdict(trajectory: Trajectory, dataset: Dataset) -> Verdict:
+    """What became of a run on these data."""
     if trajectory.reason is Reason.DIVERGED:
         return Verdict.DIVERGED
-    if trajectory.train_loss[-1] <= INTERPOLATED * float(np.mean(np.square(labels))):
+    beyond = trajectory.train_loss[-1] - attainable(dataset, trajectory.activation)
+    if beyond <= INTERPOLATED * float(np.mean(np.square(dataset.labels))):
         return Verdict.INTERPOLATED
     if trajectory.reason in (Reason.STATIONARY, Reason.GRADIENT, Reason.CHANGE):
         return Verdict.STATIONARY
     return Verdict.UNFINISHED
 
 
-def criterion(trajectory: Trajectory, labels: ArrayLike, change_tol: float) -> str:
+def criterion(trajectory: Trajectory, dataset: Dataset, change_tol: float = CHANGE) -> str:
     """What the verdict rests on, in words."""
-    loss = trajectory.train_loss[-1] / float(np.mean(np.square(labels)))
-    found = verdict(trajectory, labels)
+    loss = trajectory.train_loss[-1] / float(np.mean(np.square(dataset.labels)))
+    found = verdict(trajectory, dataset)
     if found is Verdict.INTERPOLATED:
         return f"train loss {loss:.1e} <= {INTERPOLATED:g} of the mean squared label"
     words = {
