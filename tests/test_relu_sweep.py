@@ -436,3 +436,14 @@ def test_conflicting_labels_do_not_hide_interpolation() -> None:
         if result.values["verdict"][0, 0, 0, index] == VERDICTS.index(Verdict.INTERPOLATED):
             assert result.values["train_loss"][0, 0, 0, index] == pytest.approx(floor, rel=1e-6)
     assert (result.values["verdict"] == VERDICTS.index(Verdict.INTERPOLATED)).any()
+
+
+def test_exponent_where_only_some_runs_are_unfinished() -> None:
+    samples = (4, 8, 16, 32, 64)
+    codes = np.array([np.where(np.arange(5) < turn, 0, 1) for turn in (1, 2, 3)])[:, :, None].repeat(12, axis=2)
+    codes[1, 2, :3] = VERDICTS.index(Verdict.UNFINISHED)
+    result = fabricated(codes, samples, dimensions=(2, 4, 8))
+    report = ReluReport.of(result)
+    assert report.dimension_exponent is not None
+    assert report.dimension_exponent.points == 3 and report.dimension_exponent.left_out == 0
+    assert report.dimension_exponent.value == pytest.approx(1.0, abs=0.2)

@@ -114,6 +114,7 @@ def _threshold(
     # Unfinished runs on either side; where there are none, the two sides are the same.
     sides = (interpolated, ~stationary) if not known.all() else (interpolated,)
     draws = np.array([[crossing(samples, hit[:, one].mean(axis=1), full) for one in chosen] for hit in sides])
+    draws = np.broadcast_to(draws, (2, DRAWS))
     tail = 0.5 * (1.0 - LEVEL)
     low = float(np.quantile(draws[0], tail, method="lower"))
     high = float(np.quantile(draws[-1], 1.0 - tail, method="higher"))
@@ -137,7 +138,7 @@ def _threshold(
         unfinished=int((~known).sum()),
         samples=samples,
         fractions=fractions,
-        draws=draws.ravel(),
+        draws=draws.ravel().copy(),
         message=message,
     )
 
