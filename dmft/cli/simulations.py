@@ -269,13 +269,14 @@ def workers_of(arguments: argparse.Namespace) -> int:
 
 
 class Ticker:
-    """Progress of replicas: a bar on a terminal, nothing elsewhere; called with (done, total, key)."""
+    """Progress of replicas: a bar on a terminal, nothing elsewhere."""
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         self._shown = not arguments.quiet and not arguments.json and sys.stderr.isatty()
         self._bar: Any = None
 
-    def __call__(self, done: int, total: int, key: str) -> None:  # noqa: D102 - what the class is for
+    def __call__(self, done: int, total: int, key: str) -> None:
+        """Show that so many are done."""
         if not self._shown:
             return
         from tqdm import tqdm

@@ -19,8 +19,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtr
 
 from dmft import _jit
-from dmft._validate import integer, real, real_array
-from validation.relu.network import Network
+from dmft._validate import integer, real
+from validation.relu.network import Network, checked
 from validation.relu.trajectory import Reason, Recorder, Trajectory, record_times
 
 FloatArray = NDArray[np.float64]
@@ -376,18 +376,8 @@ class Force:
     """
 
     def __init__(self, network: Network, inputs: ArrayLike, labels: ArrayLike) -> None:
-        if not isinstance(network, Network):
-            raise TypeError(f"network must be a Network, not {type(network).__name__}.")
-        weights = real_array("weights", network.weights, ndim=2)
-        m, d = weights.shape
-        if m == 0 or d == 0:
-            raise ValueError(f"weights must have rows and columns, and have shape ({m}, {d}).")
-        self.outer = real_array("outer", network.outer, ndim=1, shape=(m,)).copy()
-        x = real_array("inputs", inputs, ndim=2, shape=(None, d))
-        n = len(x)
-        if n == 0:
-            raise ValueError("inputs must have at least one row.")
-        y = real_array("labels", labels, ndim=1, shape=(n,))
+        weights, self.outer, x, y = checked(network, inputs, labels)
+        (m, d), n = weights.shape, len(x)
         self.activation = network.activation
         self.weights = np.array(weights.T, order="C")  # a copy even where the transpose is contiguous
         self.d_weights, self.d_outer = np.empty((d, m)), np.empty(m)

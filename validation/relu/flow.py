@@ -35,9 +35,9 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike
 
-from dmft._validate import integer, real, real_array
+from dmft._validate import integer, real
 from validation.relu import _flow
-from validation.relu.network import Network
+from validation.relu.network import Network, checked
 from validation.relu.trajectory import ESCAPED, FloatArray, Reason, Recorder, Trajectory, record_times
 
 TOLERANCE = 1e-3
@@ -97,8 +97,8 @@ def gradient_flow(
     loss_tol : float, optional
         The run ends when the train loss is as small (`Reason.LOSS`); `LOSS_TOL` of the first one by default.
     drive_tol : float, optional
-        It ends when max_j |D_j|, over all neurons but those at zero, is as small (`Reason.STATIONARY`); `DRIVE_TOL` of
-        the average (|y_k| + |r_k|) |x_k| at the start by default.
+        It ends when max_j |D_j|, over all neurons but those at zero and light ones that shrink to zero along D_j, is as
+        small (`Reason.STATIONARY`); `DRIVE_TOL` of the average (|y_k| + |r_k|) |x_k| at the start by default.
     change_tol : float
         It ends at a recorded time since half of which the train loss has changed by no more than this share of itself,
         once it has left the saddle (`Reason.CHANGE`); 0 does not.
@@ -116,15 +116,13 @@ def gradient_flow(
     """
     if not network.activation.piecewise_linear:
         raise ValueError(f"network must have a piecewise-linear activation here, not {network.activation.name}.")
-    x, y = checked_data(network, inputs, labels)
-    if not (np.isfinite(network.weights).all() and np.isfinite(network.outer).all()):
-        raise ValueError("network must have finite weights.")
+    weights, outer, x, y = checked(network, inputs, labels)
     t_final = real("t_final", t_final, low=0.0, open_low=True)
     tolerance = real("tolerance", tolerance, low=0.0, open_low=True, high=0.1)
     max_steps = integer("max_steps", max_steps, low=1)
     change_tol = real("change_tol", change_tol, low=0.0)
     samples = _samples(network, x, y)
-    neurons = _start(network, samples)
+    neurons = _start(weights, outer, samples)
     scale = float(np.mean((np.abs(y) + np.abs(y - network(x))) * np.linalg.norm(x, axis=1)))
     if not math.isfinite(scale):
         raise ValueError("network must have finite outputs on the inputs, and it overflows.")
@@ -172,24 +170,6 @@ def gradient_flow(
         float(marked[0]),
         int(scalars[_flow.EVENTS]),
     )
-
-
-def checked_data(network: Network, inputs: ArrayLike, labels: ArrayLike) -> tuple[FloatArray, FloatArray]:
-    """Inputs (n, d) and labels (n,) as arrays.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If they are not finite numbers of the right shapes.
-    """
-    x = np.ascontiguousarray(real_array("inputs", inputs, ndim=2))
-    y = np.ascontiguousarray(real_array("labels", labels, ndim=1))
-    if x.shape != (len(y), network.dimension) or len(y) == 0:
-        raise ValueError(
-            f"inputs must have a row of {network.dimension} numbers for each of the {len(y)} labels, not the shape "
-            f"{x.shape}."
-        )
-    return x, y
 
 
 def merged(inputs: FloatArray, labels: FloatArray) -> tuple[FloatArray, FloatArray, float]:
@@ -251,15 +231,14 @@ def _samples(network: Network, inputs: FloatArray, labels: FloatArray) -> _flow.
     )
 
 
-def _start(network: Network, samples: _flow.Samples) -> _flow.Neurons:
-    """The compiled state of a network."""
-    side = (network.weights @ samples.inputs.T > 0.0).astype(np.int8)
+def _start(weights: FloatArray, outer: FloatArray, samples: _flow.Samples) -> _flow.Neurons:
+    """The compiled state of a network, which owns the arrays from now on."""
+    side = (weights @ samples.inputs.T > 0.0).astype(np.int8)
     for k in np.flatnonzero(samples.partner >= 0):
         side[:, samples.partner[k]] = 1 - side[:, k]
-    hashes = np.zeros(network.width, np.uint64)
+    hashes = np.zeros(len(outer), np.uint64)
     for place in range(len(samples.labels)):
         hashes ^= samples.keys[place, side[:, place]]
-    weights, outer = np.array(network.weights, dtype=np.float64, order="C"), np.array(network.outer, dtype=np.float64)
     gap, size = outer**2 - np.sum(weights**2, axis=1), _BALANCED * outer**2
     kind = np.where(gap > size, _flow.DOMINATED, np.where(gap < -size, _flow.FREE, _flow.BALANCED)).astype(np.int8)
     return _flow.Neurons(weights, outer, side, hashes, kind)

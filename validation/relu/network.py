@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtr
 
-from dmft._validate import integer, real, shown
+from dmft._validate import integer, real, real_array, shown
 
 FloatArray = NDArray[np.float64]
 
@@ -105,6 +105,35 @@ class Network:
     def conserved(self) -> FloatArray:
         """a_j^2 - |w_j|^2, shape (m,): constant under gradient flow when sigma is piecewise linear."""
         return np.asarray(self.outer**2 - np.sum(self.weights**2, axis=1))
+
+
+def checked(
+    network: Network, inputs: ArrayLike, labels: ArrayLike
+) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+    """Weights (m, d), outer (m,), inputs (n, d) and labels (n,) of a training, as new contiguous arrays.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If network and data do not fit or are not finite.
+    """
+    if not isinstance(network, Network):
+        raise TypeError(f"network must be a Network, not {type(network).__name__}.")
+    weights = real_array("network.weights", network.weights, ndim=2)
+    m, d = weights.shape
+    if m == 0 or d == 0:
+        raise ValueError(f"network.weights must have rows and columns, and have shape ({m}, {d}).")
+    outer = real_array("network.outer", network.outer, ndim=1, shape=(m,))
+    x = real_array("inputs", inputs, ndim=2, shape=(None, d))
+    if len(x) == 0:
+        raise ValueError("inputs must have at least one row.")
+    y = real_array("labels", labels, ndim=1)
+    if len(y) != len(x):
+        raise ValueError(
+            f"inputs must have a row for each of the labels, and there are {len(x)} rows, {len(y)} labels."
+        )
+    copies = [np.array(array, dtype=np.float64, order="C") for array in (weights, outer, x, y)]
+    return copies[0], copies[1], copies[2], copies[3]
 
 
 def initial(

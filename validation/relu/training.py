@@ -140,6 +140,7 @@ class Training:
         """Train a network on a data set; errors as the integrators."""
         x, y = dataset.inputs, dataset.labels
         assert self.t_final is not None  # set at construction
+        loss_tol = attainable(dataset, self.activation) + flow.LOSS_TOL * float(np.mean(y**2))
         if self.followed:
             return flow.gradient_flow(
                 network,
@@ -148,13 +149,13 @@ class Training:
                 t_final=self.t_final,
                 tolerance=self.tolerance,
                 max_steps=self.max_steps,
-                loss_tol=attainable(dataset, self.activation) + flow.LOSS_TOL * float(np.mean(y**2)),
+                loss_tol=loss_tol,
                 times=times,
                 stop=stop,
             )
         rest: dict[str, Any] = {
             "times": times,
-            "loss_tol": attainable(dataset, self.activation) + flow.LOSS_TOL * float(np.mean(y**2)),
+            "loss_tol": loss_tol,
             "change_tol": self.change_tol,
             "stop": stop,
         }
@@ -196,12 +197,13 @@ def verdict(trajectory: Trajectory, dataset: Dataset) -> Verdict:
 
 def criterion(trajectory: Trajectory, dataset: Dataset, change_tol: float = CHANGE) -> str:
     """What the verdict rests on, in words."""
-    loss = trajectory.train_loss[-1] / float(np.mean(np.square(dataset.labels)))
+    beyond = trajectory.train_loss[-1] - attainable(dataset, trajectory.activation)
+    loss = beyond / float(np.mean(np.square(dataset.labels)))
     found = verdict(trajectory, dataset)
     if found is Verdict.INTERPOLATED:
-        return f"train loss {loss:.1e} <= {INTERPOLATED:g} of the mean squared label"
+        return f"train loss {loss:.1e} <= {INTERPOLATED:g} of the mean squared label, above what is attainable"
     words = {
-        Reason.STATIONARY: f"no drive above {flow.DRIVE_TOL:g} of the first one is left on any neuron",
+        Reason.STATIONARY: f"no drive above {flow.DRIVE_TOL:g} of its scale is left but on neurons shrinking to zero",
         Reason.GRADIENT: f"gradient norm {trajectory.gradient_norm[-1]:.1e}",
         Reason.CHANGE: f"train loss changed by less than {change_tol:g} of itself since half of the time",
         Reason.STEPS: f"the limit of {trajectory.steps} steps came first",
