@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from dmft.status import Status
     from dmft.targets import Target
     from solvers import solve
-    from validation import compare, interpolation_threshold, simulate, time_scales
+    from validation import compare, interpolation_threshold, optimization_threshold, simulate, time_scales
 
 __version__ = "0.1.0"
 
@@ -46,6 +46,7 @@ __all__ = [
     "interpolation_threshold",
     "limits",
     "load",
+    "optimization_threshold",
     "simulate",
     "solve",
     "time_scales",
@@ -66,6 +67,7 @@ _HOME = {
     "interpolation_threshold": "validation",
     "limits": "dmft.limits",
     "load": "dmft.files",
+    "optimization_threshold": "validation",
     "simulate": "validation",
     "solve": "solvers",
     "time_scales": "validation",

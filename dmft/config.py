@@ -49,6 +49,8 @@ class SolveOptions:
         Times that the grid has to contain.
     max_rows : int or None
         Limit on the number of time rows; None is the engine's own.
+    verify : bool
+        Whether a second run checks the solution.
     """
 
     t_final: float
@@ -56,17 +58,21 @@ class SolveOptions:
     method: str = "auto"
     times: tuple[float, ...] | None = None
     max_rows: int | None = None
+    verify: bool = False
 
     def arguments(self) -> dict[str, Any]:
         """Keyword arguments of `dmft.solve` besides ``t_final``."""
         values: dict[str, Any] = {"rtol": self.rtol, "method": self.method, "times": self.times}
-        return values if self.max_rows is None else values | {"max_rows": self.max_rows}
+        if self.max_rows is not None:
+            values["max_rows"] = self.max_rows
+        return values | {"verify": True} if self.verify else values
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "t_final", _validate.real("t_final", self.t_final, low=0.0, open_low=True))
         object.__setattr__(self, "rtol", _validate.real("rtol", self.rtol, low=0.0, open_low=True, high=0.1))
         if not isinstance(self.method, str):
             raise TypeError(f"method must be the name of a scheme, not {_validate.shown(self.method)}.")
+        object.__setattr__(self, "verify", _validate.boolean("verify", self.verify))
         if self.max_rows is not None:
             object.__setattr__(self, "max_rows", _validate.integer("max_rows", self.max_rows, low=2))
         if self.times is not None:

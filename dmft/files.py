@@ -1,9 +1,10 @@
 """Files of solutions: HDF5 (schema version 1) and CSV; and `load`, which reads whatever this package writes.
 
-Layout: ``/curves`` (scale ``t``), ``/two_time`` (scales ``mode``, ``t``, ``t_prime``), ``/parameters`` (one scalar
-each, the canonical JSON, the TOML text), ``/stats``; the groups carry the NXdata attributes of NeXus, so that generic
-viewers plot the errors at once. How the arrays are written is in `dmft.hdf5`, files of simulations in
-`dmft.simulation_files`.
+Layout: ``/curves`` (scale ``t``), ``/two_time`` (scales ``mode``, ``t``, ``t_prime``), ``/scaled_two_time`` (scales
+``mode``, ``t``, ``ratio``) of engines that have it, ``/parameters`` (one scalar each, the canonical JSON, the TOML
+text), ``/stats``, and ``/verification`` (scales ``curve``, ``run``) of a run that
+was checked; the groups carry the NXdata attributes of NeXus, so that generic viewers plot the errors at once. How the
+arrays are written is in `dmft.hdf5`, files of simulations in `dmft.simulation_files`.
 """
 
 from __future__ import annotations
@@ -31,11 +32,13 @@ from dmft.hdf5 import (
     scale,
     write_parameters,
 )
-from dmft.schema import CURVE_TEXTS, SCALE_TEXTS, TWO_TIME_TEXTS
+from dmft.scaled_time import ScaledTwoTime, ratios
+from dmft.schema import CURVE_TEXTS, SCALE_TEXTS, SCALED_TEXTS, TWO_TIME_TEXTS, VERIFICATION_TEXTS
 from dmft.simulation import Simulation
 from dmft.simulation_files import is_simulation, read_simulation, save_simulation, save_simulation_csv
 from dmft.solution import Solution, Stats, mode_names
 from dmft.status import Status
+from dmft.verification import Verification
 
 if TYPE_CHECKING:
     import h5py
@@ -65,6 +68,8 @@ def _canonical_json(solution: Solution) -> str:
         "config_text": solution.config_text,
         "modes": list(mode_names(solution.formulation)),
     }
+    if solution.verification is not None:  # files without one stay what they were
+        record["verification"] = solution.verification.to_dict()
     return json.dumps(record, sort_keys=True, allow_nan=False, separators=(",", ":"))
 
 
@@ -88,6 +93,11 @@ def _arrays(solution: Solution) -> dict[str, np.ndarray[Any, Any]]:
         value = getattr(solution.two_time, name)
         if value is not None:
             arrays[f"two_time/{name}"] = value
+    if solution.scaled is not None:
+        for name in ("t", *SCALED_TEXTS):
+            value = getattr(solution.scaled, name)
+            if value is not None:
+                arrays[f"scaled_two_time/{name}"] = value
     return arrays
 
 
@@ -117,12 +127,16 @@ def _image(solution: Solution) -> bytes:
         _write_curves(file.create_group("curves"), solution, arrays)
         if solution.has_two_time:
             _write_two_time(file.create_group("two_time"), solution, arrays)
+        if solution.scaled is not None:
+            _write_scaled(file.create_group("scaled_two_time"), solution, solution.scaled)
         parameters = {**solution.problem.to_dict(), "rtol": solution.rtol, "method": solution.method}
         write_parameters(file.create_group("parameters"), parameters, record, solution.config_text)
         stats = file.create_group("stats")
         for name, number in asdict(solution.stats).items():
             dataset(stats, name, number, name.replace("_", " "), f"work counter of the integrator: {name}")
         stats["wall_time"].attrs["units"] = "s"
+        if solution.verification is not None:
+            _write_verification(file.create_group("verification"), solution.verification)
 
     return image(
         fill,
@@ -165,6 +179,56 @@ def _write_two_time(group: h5py.Group, solution: Solution, arrays: Mapping[str, 
     for name, (dimensions, long_name, description) in TWO_TIME_TEXTS.items():
         if f"two_time/{name}" in arrays:
             attach(group, dataset(group, name, arrays[f"two_time/{name}"], long_name, description), dimensions)
+
+
+def _write_scaled(group: h5py.Group, solution: Solution, scaled: ScaledTwoTime) -> None:
+    """Two-time functions on (t, s/t); ``stretch`` places the ratios, see `dmft.scaled_time`."""
+    group.attrs.update({"NX_class": "NXdata", "signal": "correlation", "title": "two-time functions at fixed s/t"})
+    group.attrs["axes"] = np.array(["mode", "t", "ratio"], dtype=object)
+    scale(group, "mode", np.array(solution.two_time.modes, dtype=object), *SCALE_TEXTS["mode"])
+    scale(group, "t", scaled.t, *SCALE_TEXTS["t"])
+    scale(group, "ratio", ratios(scaled.size, scaled.stretch)[0], *SCALE_TEXTS["ratio"])
+    dataset(group, "stretch", scaled.stretch, "stretch", "2a of the nodes s/t = (1 + tanh(a x)/tanh a)/2, x in [-1, 1]")
+    for name, (dimensions, long_name, description) in SCALED_TEXTS.items():
+        values = getattr(scaled, name)
+        if values is not None:
+            attach(group, dataset(group, name, values, long_name, description), dimensions)
+
+
+def _write_verification(group: h5py.Group, verification: Verification) -> None:
+    """The check of a run for other readers; this package reads it from the canonical JSON."""
+    facts = {
+        "verdict": (verification.verdict, "what the check found"),
+        "agrees": (int(verification.agrees), "1 where all curves agree within `allowed`"),
+        "explained": (int(verification.explained), "1 where measured amplification accounts for the differences"),
+        "allowed": (verification.allowed, "difference that counts as agreement"),
+        "method": (verification.check_method, "scheme of the check"),
+        "rtol": (verification.check_rtol, "tolerance of the check"),
+        "independent": (int(verification.independent), "1 where the check is of another engine"),
+        "status": (verification.status.value, "how the check ended"),
+        "message": (verification.message, "how the check ended, in a sentence"),
+    }
+    for name, (value, description) in facts.items():
+        dataset(group, name, value, name, description)
+    dataset(group, "times", verification.times, "times", "times at which run and check are compared")
+    runs = {"run": verification.run, "check": verification.check}
+    known = {name: quality for name, quality in runs.items() if quality is not None}
+    columns: dict[str, list[float | None]] = {
+        "largest_difference": [one.largest for one in verification.differences],
+        "time": [one.time for one in verification.differences],
+        "amplification": [one.amplification for one in verification.differences],
+    }
+    columns |= {
+        name: [getattr(quality, name) for quality in known.values()]
+        for name in ("balance_median", "balance_largest", "drift", "wall_time")
+    }
+    names = {"curve": [one.curve for one in verification.differences], "run": list(known)}
+    for name, labels in names.items():
+        scale(group, name, np.array(labels, dtype=object), *SCALE_TEXTS[name])
+    for name, (dimensions, long_name, description) in VERIFICATION_TEXTS.items():
+        values = np.array([np.nan if value is None else value for value in columns[name]], dtype=np.float64)
+        attach(group, dataset(group, name, values, long_name, description), dimensions)
+    group["wall_time"].attrs["units"] = "s"
 
 
 def save_result(result: Solution | Simulation, path: Path) -> Path:
@@ -233,6 +297,19 @@ def _read(file: h5py.File) -> Solution:
             for key in ("row", *TWO_TIME_TEXTS)
             if key in file["two_time"]
         }
+    scaled = None
+    if "scaled_two_time" in file:
+        group = file["scaled_two_time"]
+        found = {name: group[name][...] for name in ("t", *SCALED_TEXTS) if name in group}
+        arrays |= {f"scaled_two_time/{name}": value for name, value in found.items()}
+        scaled = ScaledTwoTime(
+            t=found["t"],
+            stretch=float(group["stretch"][()]),
+            correlation=found["correlation"],
+            response=found["response"],
+            integrated_response=found["integrated_response"],
+            residual_correlation=found.get("residual_correlation"),
+        )
     if digest(text, arrays) != file.attrs["content_sha256"]:
         raise FileFormatError(f"{file.filename} is damaged: its contents do not match their checksum")
     rows, groups, latent = len(arrays["curves/t"]), formulation.groups, formulation.latent_dimension
@@ -258,6 +335,8 @@ def _read(file: h5py.File) -> Solution:
         rtol=record["rtol"],
         method=record["method"],
         config_text=record["config_text"],
+        verification=Verification.from_dict(record["verification"]) if "verification" in record else None,
+        scaled=scaled,
     )
 
 

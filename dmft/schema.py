@@ -47,4 +47,30 @@ SCALE_TEXTS = {
     "group": ("group", "group of exchangeable neurons; neuron where every group has one"),
     "replica": ("replica", "independent data, initial weights and, for SGD, order of the samples"),
     "latent": ("latent direction", "direction that the target depends on"),
+    "ratio": ("s/t", "earlier time over later time"),
+    "curve": ("curve", "curve that is compared"),
+    "run": ("run", "the run itself, and its check"),
+}
+VERIFICATION_TEXTS: dict[str, tuple[tuple[str, ...], str, str]] = {
+    "largest_difference": (
+        ("curve",),
+        "largest difference",
+        "between run and check: over max |curve| for a, v, nu, energy; pointwise relative for the errors",
+    ),
+    "time": (("curve",), "time", "where the largest difference is found"),
+    "amplification": (
+        ("curve",),
+        "amplification",
+        "change of the run by a tenfold smaller rtol, over rtol; NaN where nothing had to be explained",
+    ),
+    "balance_median": (("run",), "energy balance", "median of energy_balance"),
+    "balance_largest": (("run",), "largest energy balance", "maximum of energy_balance"),
+    "drift": (("run",), "drift off the sphere", "max |C_d(t,t) - 1|; NaN without two-time functions"),
+    "wall_time": (("run",), "wall time", "wall time of the run"),
+}
+SCALED_TEXTS: dict[str, tuple[tuple[str, ...], str, str]] = {
+    "correlation": (("mode", "t", "ratio"), "correlation", "C(t, s) of the modes, s = ratio t"),
+    "response": (("mode", "t", "ratio"), "response", "R(t, s) of the modes"),
+    "integrated_response": (("mode", "t", "ratio"), "integrated response", "integral of R(t, u) over u from s to t"),
+    "residual_correlation": (("t", "ratio"), "residual correlation", "C_r(t, s) = (1/n) <r(t), r(s)>"),
 }

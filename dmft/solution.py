@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from dmft.problems import Problem
+    from dmft.scaled_time import ScaledTwoTime
     from dmft.simulation import Simulation
+    from dmft.verification import Verification
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -295,6 +297,12 @@ class Solution(Curves):
         Engine and scheme.
     config_text : str
         TOML text that the run came from, empty otherwise.
+    verification : Verification or None
+        What a second run has found, when it was asked for.
+    scaled : ScaledTwoTime or None
+        The two-time functions on (ln t, s/t), of engines that have them so. `correlation` and the other functions of
+        two times then interpolate there, which resolves t - s down to the fastest time scale; ``two_time`` holds
+        samples.
 
     Raises
     ------
@@ -326,6 +334,8 @@ class Solution(Curves):
         test_error: ArrayLike | None = None,
         energy: ArrayLike | None = None,
         config_text: str = "",
+        verification: Verification | None = None,
+        scaled: ScaledTwoTime | None = None,
     ) -> None:
         super().__init__(
             problem=problem,
@@ -354,6 +364,8 @@ class Solution(Curves):
         self.rtol = float(rtol)
         self.method = method
         self.config_text = config_text
+        self.verification = verification
+        self.scaled = scaled
 
     def _store_two_time(
         self,
@@ -515,10 +527,19 @@ class Solution(Curves):
         stored = self.two_time.residual_correlation
         if stored is None:
             raise ValueError(f"a {self.problem.kind} solution has no residual_correlation")
-        return self._evaluate(t, s, "S", (0, 0), lambda left, right, _: self._tensor(left, right, stored))
+        scaled = self.scaled
+
+        def kernel(left: FloatArray, right: FloatArray, _: int) -> FloatArray:
+            if scaled is not None and scaled.residual_correlation is not None:
+                return scaled.evaluate(scaled.residual_correlation, np.maximum(left, right), np.minimum(left, right))
+            return self._tensor(left, right, stored)
+
+        return self._evaluate(t, s, "S", (0, 0), kernel)
 
     def _correlation_kernel(self, t: FloatArray, s: FloatArray, place: int) -> FloatArray:
         # Later time first: exchanged arguments then run through the very same sums, and symmetry is exact.
+        if self.scaled is not None:
+            return self.scaled.evaluate(self.scaled.correlation[place], np.maximum(t, s), np.minimum(t, s))
         later = t >= s
         stored = self.two_time.correlation
         result = self._tensor(np.maximum(t, s), np.minimum(t, s), stored[place])
@@ -552,17 +573,18 @@ class Solution(Curves):
     def response(
         self, t: ArrayLike, s: ArrayLike, mode: str | None = None, groups: tuple[int, int] = (0, 0)
     ) -> FloatArray:
-        """Response R(t, s) = (1/d) tr dw_i(t)/db_j(s), reconstructed as minus the s-derivative of its integral.
+        """Response R(t, s) = (1/d) tr dw_i(t)/db_j(s).
 
-        Parameters and errors are those of `correlation`. Zero for s > t, the exact R(t+, t) at s = t. The scheme
-        knows R only under integrals, so this comes with `response_error`.
+        Parameters and errors are those of `correlation`. Zero for s > t, the exact R(t+, t) at s = t. The main engine
+        knows R only under integrals: there it is minus the s-derivative of the integral, and comes with
+        `response_error`.
         """
         return self._evaluate(t, s, mode, groups, self._response_kernel)
 
     def response_error(
         self, t: ArrayLike, s: ArrayLike, mode: str | None = None, groups: tuple[int, int] = (0, 0)
     ) -> FloatArray:
-        """Error of `response`: differences between local fits of different degree and width, along s and along t."""
+        """Error of `response`: differences between local fits (interpolations) of different order, along s and t."""
         return self._evaluate(t, s, mode, groups, self._response_error_kernel, errors=True)
 
     def _causal_points(
@@ -608,6 +630,9 @@ class Solution(Curves):
     def _integrated_kernel(self, t: FloatArray, s: FloatArray, place: int) -> FloatArray:
         result = np.zeros(t.shape)
         causal = s < t
+        if self.scaled is not None:
+            result[causal] = self.scaled.evaluate(self.scaled.integrated_response[place], t[causal], s[causal])
+            return result
         if not np.any(causal):
             return result
         weight, row, point, last, degree = self._causal_points(t[causal], s[causal], place)
@@ -622,7 +647,9 @@ class Solution(Curves):
         diagonal = place >= groups * groups or place % (groups + 1) == 0
         result = np.where((t == s) & diagonal, 1.0, 0.0)
         causal = s < t
-        if np.any(causal):
+        if self.scaled is not None:
+            result[causal] = self.scaled.evaluate(self.scaled.response[place], t[causal], s[causal])
+        elif np.any(causal):
             weight, rows = self._response_rows(t[causal], s[causal], place, _FITS[0])
             result[causal] = (weight * rows).sum(axis=1)
         return result
@@ -630,7 +657,9 @@ class Solution(Curves):
     def _response_error_kernel(self, t: FloatArray, s: FloatArray, place: int) -> FloatArray:
         result = np.zeros(t.shape)
         causal = s < t
-        if np.any(causal):
+        if self.scaled is not None:
+            result[causal] = self.scaled.error(self.scaled.response[place], t[causal], s[causal])
+        elif np.any(causal):
             weight, rows = self._response_rows(t[causal], s[causal], place, _FITS[0])
             _, check = self._response_rows(t[causal], s[causal], place, _FITS[1])
             finer, finer_rows = self._response_rows(t[causal], s[causal], place, _FITS[0], extra=1)
@@ -708,6 +737,12 @@ class Solution(Curves):
             low, high = float(points[max(place - 1, 0)]), float(points[min(place + 1, 64)])
         return Minimum(time, value, True)
 
+    @property
+    def interrupted(self) -> bool:
+        """Whether the run or its check was interrupted, so that there is something to resume."""
+        checked = self.verification
+        return self.status is Status.INTERRUPTED or (checked is not None and checked.status is Status.INTERRUPTED)
+
     def save(self, path: str | PathLike[str]) -> None:
         """Write everything to an HDF5 file, whole or not at all; see `dmft.files`."""
         from dmft.files import save
@@ -761,12 +796,14 @@ class Solution(Curves):
         error += f"energy balance {balance:.1e} (median)"
         if self.method.startswith("limit:"):  # what a limit leaves out is of higher order in 1/m, and not measured here
             error = f"error  not estimated: a limit, solved at rtol {self.rtol:.1e}"
+        check = [] if self.verification is None else [f"check  {self.verification.verdict}"]
         return "\n".join(
             [
                 head,
                 *lines,
                 f"status {self.status.value}: {self.message}",
                 error,
+                *check,
                 f"work   {stats.rows} rows, {stats.rejected} rejected, {stats.iterations} iterations, "
                 f"{stats.wall_time:.2f} s, {self.method}",
             ]

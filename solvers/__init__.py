@@ -4,35 +4,135 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib import import_module
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from dmft._validate import integer, real
+from dmft._validate import boolean, integer, real
+from dmft.status import Status
 from solvers.base import CannotResumeError, Options, Progress, ProgressCallback
 
 if TYPE_CHECKING:
     from dmft.problems import Problem
     from dmft.solution import Solution
+    from dmft.verification import Verification
+    from solvers.checkpoint import Checkpointer
+    from solvers.verification import Plan
 
-__all__ = ["METHODS", "CannotResumeError", "Options", "Progress", "solve"]
-
-METHODS = ("auto", "bdf", "bdf1", "bdf2", "bdf3", "bdf4", "bdf5")
-"""Accepted values of ``method``; a second engine adds its name here and its class in :func:`_engine`."""
+__all__ = ["ENGINES", "METHODS", "CannotResumeError", "Engine", "Options", "Progress", "solve"]
 
 
-def _engine(problem: Problem, method: str) -> type:
+@dataclass(frozen=True)
+class Engine:
+    """An engine, which is imported when it is first used.
+
+    Attributes
+    ----------
+    module, name : str
+        Where its class is. The module may have a function ``supports(problem) -> bool``; without one the engine takes
+        every problem.
+    methods : tuple of str
+        Its values of ``method``, the standard one first.
+    """
+
+    module: str
+    name: str
+    methods: tuple[str, ...]
+
+    def supports(self, problem: Problem) -> bool:
+        """Whether it solves problems of this kind."""
+        supports = getattr(import_module(self.module), "supports", None)
+        return supports is None or bool(supports(problem))
+
+    def load(self) -> Any:
+        """The class, with the contract of `solvers.base`."""
+        return getattr(import_module(self.module), self.name)
+
+
+ENGINES = (
+    Engine("solvers.marching", "BdfEngine", ("bdf", "bdf1", "bdf2", "bdf3", "bdf4", "bdf5")),
+    Engine("solvers.collocation", "CollocationEngine", ("collocation",)),
+)
+"""All engines, the main one first; another one is a line here."""
+
+METHODS = ("auto", *(method for engine in ENGINES for method in engine.methods))
+"""Accepted values of ``method``."""
+
+
+@dataclass(frozen=True)
+class _Runner:
+    """Runs of one problem that share a progress display and the place of their checkpoints."""
+
+    problem: Problem
+    progress: bool | ProgressCallback | None
+    checkpoint: Path | None
+    checkpoint_interval: float
+
+    def checkpointer(self, options: Options, suffix: str) -> Checkpointer:
+        from solvers.checkpoint import Checkpointer
+
+        path = None if self.checkpoint is None else self.checkpoint.with_name(self.checkpoint.name + suffix)
+        identity = {"problem": self.problem.to_dict(), "solve": options.to_dict()}
+        return Checkpointer(path, identity, self.checkpoint_interval)
+
+    def run(self, options: Options, suffix: str = "", resume: bool = False) -> Solution:
+        """Solve, or take from its checkpoint what has been solved.
+
+        Raises
+        ------
+        ValueError
+            For a problem that the method does not solve; ``CannotResumeError`` for a checkpoint of another run.
+        """
+        checkpointer = self.checkpointer(options, suffix)
+        if resume:
+            finished = checkpointer.read_solution()
+            if finished is not None:
+                finished.config_text = options.config_text
+                return finished
+        engine = _engine(self.problem, options.method)(self.problem, options)
+        solution: Solution
+        if self.progress is True:
+            from solvers.progress import bar
+
+            with bar() as callback:
+                solution = engine.run(callback, checkpointer, resume)
+        else:
+            solution = engine.run(self.progress or None, checkpointer, resume)
+        return solution
+
+    def verified(self, solution: Solution, options: Options, planned: Plan, resume: bool) -> Verification:
+        """The check of a solution; each run that is finished is kept at the place of its checkpoint."""
+        from dmft.verification import CHECK
+        from solvers.verification import verify
+
+        def again(its: Options, suffix: str) -> Solution:
+            if suffix == CHECK:  # the first: here an interrupt does not lose the solution
+                self.checkpointer(options, "").write_solution(solution)
+            path = self.checkpointer(its, suffix).path
+            try:
+                found = self.run(its, suffix, resume and path is not None and path.exists())
+            except CannotResumeError:  # the place holds the check of another run
+                found = self.run(its, suffix)
+            if found.status is not Status.INTERRUPTED:
+                self.checkpointer(its, suffix).write_solution(found)
+            return found
+
+        return verify(solution, options, planned, again)
+
+
+def _engine(problem: Problem, method: str) -> Any:
     from dmft.limits import Limit
 
     if isinstance(problem, Limit):
         from solvers.limits import LimitEngine
 
         return LimitEngine
-    if method.startswith("bdf"):
-        from solvers.marching import BdfEngine
-
-        return BdfEngine
-    raise AssertionError(method)
+    engine = next(engine for engine in ENGINES if method in engine.methods)
+    if not engine.supports(problem):
+        raise ValueError(f"method {method!r} does not solve {problem.kind} problems of this form; use 'auto'")
+    return engine.load()
 
 
 def solve(
@@ -48,6 +148,7 @@ def solve(
     checkpoint_interval: float = 20.0,
     max_rows: int = 20_000,
     config_text: str = "",
+    verify: bool = False,
 ) -> Solution:
     """Solve the DMFT of a problem from t = 0 to ``t_final``.
 
@@ -75,6 +176,11 @@ def solve(
         Stop with ``Status.STEP_LIMIT`` after this many rows.
     config_text : str
         Configuration text to carry into the saved file.
+    verify : bool
+        Solve it a second time, by another engine where there is one and else by the same one at rtol/10 and another
+        order, and put a `dmft.verification.Verification` on ``solution.verification``. A check that is interrupted or
+        fails leaves the solution as it is. It has checkpoints of its own, ``<checkpoint>.check`` and
+        ``<checkpoint>.tighter``, and ``resume`` goes on with whichever run is unfinished.
 
     Returns
     -------
@@ -93,6 +199,7 @@ def solve(
     if not isinstance(method, str) or method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
     max_rows = integer("max_rows", max_rows, low=2)
+    verify = boolean("verify", verify)
     checkpoint_interval = real("checkpoint_interval", checkpoint_interval, low=0.0)
     wanted = () if times is None else tuple(sorted({real("times", time, low=0.0) for time in times} - {0.0}))
     if wanted and wanted[-1] > t_final:
@@ -104,8 +211,6 @@ def solve(
         raise ValueError("resume needs checkpoint, the file to resume from")
     if resume and not Path(checkpoint).exists():  # type: ignore[arg-type]
         raise CannotResumeError(f"checkpoint {checkpoint} does not exist; leave out resume to start afresh")
-    from solvers.checkpoint import Checkpointer
-
     options = Options(
         t_final=t_final,
         rtol=rtol,
@@ -114,15 +219,13 @@ def solve(
         max_rows=max_rows,
         config_text=config_text,
     )
-    checkpointer = Checkpointer(
-        None if checkpoint is None else Path(checkpoint),
-        {"problem": problem.to_dict(), "solve": options.to_dict()},
-        checkpoint_interval,
-    )
-    engine = _engine(problem, options.method)(problem, options)
-    if progress is True:
-        from solvers.progress import bar
+    runner = _Runner(problem, progress, None if checkpoint is None else Path(checkpoint), checkpoint_interval)
+    planned = None
+    if verify:  # an engine that cannot be imported is found out before anything is computed
+        from solvers.verification import plan
 
-        with bar() as callback:
-            return engine.run(callback, checkpointer, resume)
-    return engine.run(progress or None, checkpointer, resume)
+        planned = plan(problem, options.method, rtol)
+    solution = runner.run(options, resume=resume)
+    if planned is not None and solution.status is not Status.INTERRUPTED:
+        solution.verification = runner.verified(solution, options, planned, resume)
+    return solution

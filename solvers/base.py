@@ -7,8 +7,11 @@ An engine is a class with a constructor ``Engine(problem, options)`` and a metho
 It must (1) start from ``problem.formulation()`` and nothing else; (2) reach ``options.t_final`` at relative accuracy
 ``options.rtol`` or stop with a status, a sentence that says where and what to try, and all rows up to there;
 (3) call ``progress`` after every accepted row; (4) write a checkpoint from which a resumed run gives the same
-numbers, bit for bit. Add its names to
-``solvers.METHODS`` and its class to ``solvers._engine``.
+numbers, bit for bit.
+
+A line in ``solvers.ENGINES`` names its class and its methods. From then on it also checks the other engines
+(``solve(..., verify=True)``) and stands in the tables of docs/engines.md. A module that does not solve every problem
+has a function ``supports(problem) -> bool``.
 """
 
 from __future__ import annotations
@@ -74,7 +77,7 @@ class Options:
     method: str
     times: tuple[float, ...] = ()
     max_rows: int = 20_000
-    max_history: int = 600
+    max_history: int = 300
     config_text: str = field(default="", compare=False)
 
     def to_dict(self) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 import time as clock
 import zipfile
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from dmft.files import atomic_path
+from dmft.files import atomic_path, load
+from dmft.solution import Solution
 from solvers.base import CannotResumeError
 
 FORMAT = 1
@@ -87,3 +89,25 @@ class Checkpointer:
                 "repeat those, or remove it to start afresh"
             )
         return arrays, header["record"]
+
+    def write_solution(self, solution: Solution) -> None:
+        """Write a run that is finished in the place of its checkpoint, so that resuming gives it at once."""
+        if self.path is None:
+            return
+        with tempfile.TemporaryDirectory() as directory:
+            file = Path(directory) / "solution.h5"
+            solution.save(file)
+            content = np.frombuffer(file.read_bytes(), dtype=np.uint8)
+        self.write({"solution": content}, {"finished": True})
+
+    def read_solution(self) -> Solution | None:
+        """The finished run that the checkpoint holds, None where the run is still to go on; errors as `read`."""
+        arrays, record = self.read()
+        if not record.get("finished"):
+            return None
+        with tempfile.TemporaryDirectory() as directory:
+            file = Path(directory) / "solution.h5"
+            file.write_bytes(arrays["solution"].tobytes())
+            solution = load(file)
+        assert isinstance(solution, Solution)
+        return solution

@@ -336,7 +336,7 @@ def test_command_asks_what_the_model_says(config: Path, monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
-        (["--kind", "optimization"], "not available yet"),
+        (["--kind", "optimization"], "train_second_layer"),
         (["--set", "threshold.vary=beta"], "vary"),
         (["--set", "threshold.vary=sample_ratio"], "a0"),
         (["--set", "threshold.varied=alpha"], "did you mean 'vary'"),

@@ -20,6 +20,7 @@ from dmft.hdf5 import made_by_this_version
 from dmft.simulation import Simulation
 from dmft.solution import Solution
 from dmft.status import Status
+from dmft.verification import checkpoints
 from solvers import solve
 from solvers.base import CannotResumeError, ProgressCallback
 from validation import replicas
@@ -228,9 +229,10 @@ def theory(config: Config, file: Path, *, progress: ProgressCallback | None = No
     except CannotResumeError:  # of other parameters
         solution = call(False)
     save_result(solution, file)
-    if solution.status is Status.INTERRUPTED:
+    if solution.interrupted:
         raise KeyboardInterrupt(f"interrupted at t = {float(solution.t[-1]):.4g} of the theory.")
-    checkpoint.unlink(missing_ok=True)
+    for place in checkpoints(checkpoint):
+        place.unlink(missing_ok=True)
     return solution
 
 
@@ -246,6 +248,7 @@ def _solved(config: Config, file: Path) -> Solution | None:
         isinstance(found, Solution)
         and same_version
         and found.status is Status.DONE
+        and not found.interrupted
         and found.problem == config.problem
         and found.rtol == options.rtol
         and float(found.t[-1]) == options.t_final

@@ -97,6 +97,12 @@ def _parser() -> argparse.ArgumentParser:
     solve.add_argument("--out", metavar="FILE.h5", help="where to save (default: the config's name, here)")
     overrides(solve)
     solve.add_argument("--resume", action="store_true", help="go on from FILE.h5.checkpoint of a run that was stopped")
+    solve.add_argument(
+        "--verify",
+        action="store_true",
+        help="solve a second time, by another engine where there is one, compare, and exit with 1 where they differ; "
+        "the same as `verify = true` in [solve]",
+    )
     verbosity(solve)
 
     simulate = command(

@@ -9,6 +9,7 @@ import math
 import signal
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ from dmft.cli.border import (
     read_config,
     say,
 )
+from dmft.verification import checkpoints
 
 if TYPE_CHECKING:
     from dmft.config import Config
@@ -42,11 +44,15 @@ def solve(arguments: argparse.Namespace) -> int:
         check_replaceable(out)
         if config.swept:
             say("warning: [sweep] is for `dmft compare`; solve uses the values of the other sections.")
+        if arguments.verify:
+            config = replace(config, solve=replace(config.solve, verify=True))
     solution, saved = run_theory(config, out, resume=arguments.resume, quiet=arguments.quiet, bar=not arguments.json)
     if arguments.json:
         print_json(record(solution) | {"file": str(saved)})
     elif not arguments.quiet:
         print(solution.summary())
+        if solution.verification is not None:
+            print(solution.verification.table())
         print(f"saved: {saved}")
     return verdict(solution, saved)
 
@@ -77,6 +83,8 @@ def info(arguments: argparse.Namespace) -> int:
         print_json(facts | {"file": str(file), "provenance": provenance})
         return DONE
     print(solution.summary())
+    if not isinstance(solution, Simulation) and solution.verification is not None:
+        print(solution.verification.table())
     print(f"{'problem':<22} {json.dumps(solution.problem.to_dict())}")
     if isinstance(solution, Simulation):
         print(f"{'settings':<22} {json.dumps(solution.settings.to_dict())}")
@@ -197,13 +205,19 @@ def run_theory(config: Config, out: Path, *, resume: bool, quiet: bool, bar: boo
         except OSError as error:
             kept = f"; the run is kept in {checkpoint}, repeat with --resume" if checkpoint.exists() else ""
             raise BadInputError(f"cannot write {out}: {error.strerror or error}{kept}.") from None
-    if solution.status is not dmft.Status.INTERRUPTED:
-        checkpoint.unlink(missing_ok=True)
+    if not solution.interrupted:
+        for path in checkpoints(checkpoint):
+            path.unlink(missing_ok=True)
     return solution, out
 
 
 def verdict(solution: Solution, saved: Path) -> int:
     """Exit code of a run, with a sentence where it is not 0."""
+    checked = solution.verification
+    if solution.status.ok and checked is not None and not checked.agrees:
+        again = " Repeat with --resume." if solution.interrupted else ""
+        say(f"verification: {one_line(checked.verdict)}.{again} The solution is saved in {saved}")
+        return FAILED
     if solution.status.ok:
         return DONE
     reached = f"t = {float(solution.t[-1]):.6g}"
@@ -231,6 +245,9 @@ def record(solution: Solution) -> dict[str, Any]:
         "energy_balance": float(np.median(solution.energy_balance)),
         "final": final,
     }
+    if solution.verification is not None:
+        checked = solution.verification
+        record["verification"] = checked.to_dict() | {"agrees": checked.agrees, "explained": checked.explained}
     if "test_error" in final:
         minimum = solution.minimum()
         record["minimum"] = {

@@ -20,7 +20,11 @@ from dmft.cli.border import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from dmft.config import Config
+    from dmft.problems import InfiniteWidthProblem, SymmetricProblem
+    from validation.optimization import OptimizationThreshold
     from validation.thresholds import Threshold
 
 KINDS = ("interpolation", "optimization")
@@ -39,11 +43,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def threshold(arguments: argparse.Namespace) -> int:
     """Find a threshold."""
+    from validation.optimization import optimization_threshold
     from validation.thresholds import interpolation_threshold
     from validation.thresholds.search import SearchError
 
-    if arguments.kind == "optimization":
-        raise BadInputError("--kind optimization is not available yet; --kind interpolation is.")
     quiet = arguments.quiet or arguments.json
 
     def progress(done: int, text: str) -> None:
@@ -52,13 +55,16 @@ def threshold(arguments: argparse.Namespace) -> int:
     shown = not quiet and sys.stderr.isatty()
     with bad_input():
         config = read_config(arguments.config, arguments.set)
-        asked = question(config)
+        optimization = arguments.kind == "optimization"
+        asked = optimization_question(config) if optimization else question(config)
         for path in (arguments.out, arguments.plot):
             if path is not None:
                 check_output(Path(path), keep=[Path(arguments.config)])
+    search: Callable[..., Threshold | OptimizationThreshold]
+    search = optimization_threshold if optimization else interpolation_threshold
     with bad_input(engine=True):
         try:
-            found = interpolation_threshold(
+            found = search(
                 **asked,
                 workers=arguments.workers,
                 checkpoint=arguments.checkpoint,
@@ -81,7 +87,7 @@ def threshold(arguments: argparse.Namespace) -> int:
     return DONE
 
 
-def _print(found: Threshold, arguments: argparse.Namespace) -> None:
+def _print(found: Threshold | OptimizationThreshold, arguments: argparse.Namespace) -> None:
     if arguments.json:
         print_json(found.to_dict())
     elif not arguments.quiet:
@@ -89,6 +95,70 @@ def _print(found: Threshold, arguments: argparse.Namespace) -> None:
         for path in (arguments.out, arguments.plot):
             if path is not None:
                 print(f"saved: {path}")
+
+
+def _network(config: Config) -> SymmetricProblem | InfiniteWidthProblem:
+    """The problem of a configuration, if it may have a threshold.
+
+    Raises
+    ------
+    BadInputError
+        When it has not.
+    """
+    import numpy as np
+
+    from dmft import _validate
+    from dmft.limits import Limit
+    from dmft.problems import InfiniteWidthProblem, SymmetricProblem
+
+    problem = config.problem
+    if isinstance(problem, Limit):
+        raise BadInputError(f"[model] limit must be left out for a threshold, not {problem.limit!r}.")
+    if not isinstance(problem, SymmetricProblem | InfiniteWidthProblem):
+        raise BadInputError(
+            "[model] kind must be symmetric or infinite_width for a threshold (neurons that all start alike), not "
+            f"{_validate.shown(getattr(problem, 'kind', type(problem).__name__))}."
+        )
+    if np.any(problem.v0):
+        raise BadInputError(f"[model] v0 must be 0 for a threshold, not {_validate.shown(problem.v0)}.")
+    return problem
+
+
+def optimization_question(config: Config) -> dict[str, Any]:
+    """Arguments of `optimization_threshold` that a configuration means: the sample ratio varies at fixed width.
+
+    ``[threshold] infinite_width = true`` takes m -> infinity at fixed n/d.
+
+    Raises
+    ------
+    BadInputError
+        When the model has no such threshold.
+    """
+    from dmft import _validate
+    from dmft.problems import SymmetricProblem
+
+    problem, options = _network(config), config.threshold or {}
+    if not problem.train_second_layer:
+        raise BadInputError(
+            "[model] train_second_layer must be true for --kind optimization; at a fixed second layer there is "
+            "--kind interpolation."
+        )
+    if isinstance(problem, SymmetricProblem) and problem.gamma0 is not None:
+        raise BadInputError("[model] a0 must be given for --kind optimization, not gamma0: lazy networks overfit.")
+    if options.get("vary", "sample_ratio") != "sample_ratio":
+        raise BadInputError(
+            f"[threshold] vary must be sample_ratio for --kind optimization, not {_validate.shown(options['vary'])}."
+        )
+    infinite = _validate.boolean("[threshold] infinite_width", options.get("infinite_width", problem.infinite_width))
+    if problem.infinite_width and not infinite:
+        raise BadInputError("[threshold] infinite_width cannot be false for a model of infinite width.")
+    return {
+        "activation": problem.activation,
+        "target": problem.target,
+        "noise_std": problem.noise_std,
+        "a0": problem.a0,
+        "width": None if infinite else problem.width,
+    }
 
 
 def question(config: Config) -> dict[str, Any]:
@@ -106,19 +176,9 @@ def question(config: Config) -> dict[str, Any]:
     import numpy as np
 
     from dmft import _validate
-    from dmft.limits import Limit
-    from dmft.problems import InfiniteWidthProblem, SymmetricProblem
+    from dmft.problems import SymmetricProblem
 
-    problem, options = config.problem, config.threshold or {}
-    if isinstance(problem, Limit):
-        raise BadInputError(f"[model] limit must be left out for a threshold, not {problem.limit!r}.")
-    if not isinstance(problem, SymmetricProblem | InfiniteWidthProblem):
-        raise BadInputError(
-            "[model] kind must be symmetric or infinite_width for a threshold (neurons that all start alike), not "
-            f"{_validate.shown(getattr(problem, 'kind', type(problem).__name__))}."
-        )
-    if np.any(problem.v0):
-        raise BadInputError(f"[model] v0 must be 0 for a threshold, not {_validate.shown(problem.v0)}.")
+    problem, options = _network(config), config.threshold or {}
     asked: dict[str, Any] = {
         "activation": problem.activation,
         "target": problem.target,

@@ -1,0 +1,94 @@
+"""Tables of the optimization threshold, from a study of a few runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from validation.optimization import study, tables
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> study.Study:
+    """Runs of all groups, none long; no thresholds, which take minutes."""
+    out = tmp_path_factory.mktemp("study")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(study, "searches", list)
+        patch.setattr(
+            study,
+            "runs",
+            lambda: (
+                [
+                    study.Solved(group="plateau", activation="quad", noise_std=1.0, sample_ratio=x, length=30.0)
+                    for x in (1e4, 1e5)
+                ]
+                + [
+                    study.Solved(
+                        group="growing", activation="cubic", noise_std=0.6, sample_ratio=0.3 * m, width=m, length=x
+                    )
+                    for m, x in ((128, 100.0), (4096, 30.0))
+                ]
+                + [study.Solved(group="plane", activation="cubic", noise_std=1.0, sample_ratio=50.0, length=30.0)]
+            ),
+        )
+        found = study.run(out)
+        assert not found.failures and not found.interrupted and len(found.runs) == 5
+        again = study.run(out)
+    for one, two in zip(found.runs, again.runs, strict=True):
+        assert one.run == two.run  # wall times too: nothing was solved again
+    return found
+
+
+@pytest.fixture(scope="module")
+def summary(small: study.Study) -> dict[str, Any]:
+    """Its numbers, with one truncation of relu."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(study, "RELU_THEORY", (8,))
+        return small.summary()
+
+
+def test_laws_of_the_plateau_are_read_off(summary: dict[str, Any]) -> None:
+    (row,) = summary["plateau_laws"]
+    assert row["powers"]["a - 1"] == pytest.approx(-0.5, abs=0.05)
+    for row in summary["plateaus"]:
+        assert row["a"] == pytest.approx(row["a_theory"], rel=5e-3)
+        assert row["v"] == pytest.approx(row["v_theory"], rel=5e-3)
+
+
+def test_widths_at_fixed_alpha_are_on_either_side(summary: dict[str, Any]) -> None:
+    narrow, wide = sorted(summary["growing"], key=lambda row: row["width"])
+    assert narrow["regime"] == "interpolates" and 1.0 < narrow["time_over_m"] < 20.0
+    assert wide["regime"] == "plateau" and wide["time_over_m"] is None
+
+
+def test_pages_get_their_tables(summary: dict[str, Any]) -> None:
+    page = "Text.\n\n<!-- table: growing -->\nold\n<!-- end -->\n\nMore.\n"
+    new = tables.fill(page, summary)
+    assert new.startswith("Text.\n\n<!-- table: growing -->\n| m |") and new.endswith("<!-- end -->\n\nMore.\n")
+    assert "old" not in new and "| 4096 | 1228.8 | not by" in new
+    assert tables.fill(new, summary) == new
+    with pytest.raises(ValueError, match="table must be one of"):
+        tables.fill(page.replace("growing", "shrinking"), summary)
+
+
+def test_every_table_of_the_page_is_known() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "optimization.md").read_text(encoding="utf-8")
+    names = {line.split()[2] for line in page.splitlines() if line.startswith("<!-- table:")}
+    assert names == set(tables.TABLES)
+
+
+@pytest.mark.slow
+def test_expansion_in_the_inverse_width_is_the_beginning_of_the_runs(tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(study, "searches", list)
+        patch.setattr(study, "runs", lambda every=study.runs: [x for x in every() if x.group == "expanded"])
+        t, growth, widths = study.expansion(study.run(tmp_path))
+    times, difference = widths[max(widths)]
+    early = (times > 50.0) & (times < max(widths) ** 0.5)
+    expected = np.interp(times[early], t, growth) / max(widths)
+    assert difference[early] == pytest.approx(expected, rel=0.1)
+    late = times > 100.0 * max(widths) ** 0.5 * 0.9
+    assert difference[late].max() < 0.1 * np.interp(times[late], t, growth).min() / max(widths)
