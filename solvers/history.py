@@ -72,6 +72,8 @@ class History:
         self.modes = int((formulation.sizes > 1).sum())
         self.rows = 0
         self.loc = np.zeros(self.groups)  # A of the row in work
+        # One A has an exact Newton step; several are accelerated together with all other unknowns.
+        self.mixed_loc = self.groups if self.groups > 1 else 0
         self._allocate(capacity)
         g = self.groups
         size = g * g + self.modes
@@ -135,7 +137,7 @@ class History:
     def unknowns(self, n: int) -> int:
         """Number of scalars in the fixed-point vector of row n."""
         g = self.groups
-        return g * (n + 1) * g + self.modes * (n + 1) + n + 1 + g + g * self.latents
+        return g * (n + 1) * g + self.modes * (n + 1) + n + 1 + g + g * self.latents + self.mixed_loc
 
     def views(self, flat: FloatArray, n: int) -> Guess:
         """The named parts of a flat vector of unknowns of row n."""
@@ -147,12 +149,13 @@ class History:
         at_v = at_a + g
         end = at_v + g * self.latents
         return Guess(
-            flat=flat[:end],
+            flat=flat[: end + self.mixed_loc],
             c_s=flat[:at_t].reshape(g, width),
             c_t=flat[at_t:at_r].reshape(self.modes, n + 1),
             c_r=flat[at_r:at_a],
             a=flat[at_a:at_v],
             v=flat[at_v:end].reshape(g, self.latents),
+            loc=flat[end : end + self.mixed_loc],
         )
 
     def guess(self) -> Guess:

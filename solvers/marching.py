@@ -17,6 +17,7 @@ from solvers.checkpoint import Checkpointer
 from solvers.history import History, compiled_model, rows_to_keep
 from solvers.multistep import MAX_ORDER, extrapolation, multistep
 from solvers.row import (
+    LOC_WEIGHT,
     NOISE,
     NU,
     OVERLAP,
@@ -44,6 +45,13 @@ ROW_TOLERANCE = 1e-3
 FIRST_STEP = 1e-6
 """First step over the fastest time scale: the formula starts at order 1."""
 THIN_SPACING = 0.5
+"""Gaps left by thinning, over the relative step times the distance to both ends of the history: the first trial."""
+THIN_TRIALS = 4
+"""Spacings tried."""
+THIN_CLOSER = 0.8
+"""Each over the one before: what thinning changes falls with the sixth power."""
+THIN_SHARE = 0.5
+"""Change that thinning may make in the newest row, over the local error allowed."""
 RESIDUAL_FLOOR = 1e-9
 """e_tr is controlled relatively down to this fraction of its initial value, absolutely below."""
 RESIDUAL_NOISE = 5e-15
@@ -54,6 +62,10 @@ NOISE_FLOOR = 1e-11
 """The same where rounding is worse than usual and rows fail before that."""
 VANISHING = 1e-4
 """e_tr over its initial value below which a fast fall postpones thinning."""
+CANCELLATION = 50.0
+"""Row accuracy over row tolerance and e_tr / e_tr(0): what keeps e_tr smooth to a tenth of the local error."""
+LEAST_WANTED = 1e-12
+"""Accuracy below which a small e_tr alone does not push the iteration."""
 ROUNDING = 5e-11
 """Least of the sufficient accuracies of a row: below it rounding may stop the iteration of a stiff one."""
 
@@ -72,6 +84,7 @@ class Marcher:
         self.row_solves = 0
         self.wanted = row_tolerance
         self.last_change = 0.0
+        self.departing = False  # the row last solved was wrong by a rise of e_tr that rounding does not explain
         self.floor = SETTLED
         self._start()
 
@@ -179,12 +192,13 @@ class Marcher:
         if n > 1:  # row 0 has no multiplier
             weights = extrapolation(past[1:], time, 2)
             nu = weights @ history.nu[n - 1 : n - 1 - len(weights) : -1]
-        self._set_scale(guess, scale)
         self.growth_rate = prepare_row(
             history.model, history.work, history.local, n, step.derivative[0], guess, history.loc, nu
         )
+        self._set_scale(guess, scale)
         predicted = history.views(guess.flat.copy(), n)
-        self.wanted = self._wanted(guess)
+        self.wanted, residual_wanted = self._wanted(guess)
+        least = max(30.0 * self.row_tolerance, ROUNDING)
         converged, iterations, self.last_change = solve_row(
             history.model,
             history.tables,
@@ -196,15 +210,20 @@ class Marcher:
             guess,
             image,
             history.loc,
-            self.wanted,
-            max(30.0 * self.row_tolerance, ROUNDING),
+            (
+                (self.wanted, residual_wanted),
+                (max(30.0 * self.wanted, ROUNDING), max(30.0 * residual_wanted, ROUNDING)),
+                (least, least),
+            ),
             MAX_ITERATIONS,
         )
         self.iterations += iterations
         self.row_solves += 1
         if not converged or (residual and image.c_r[n] < -10.0 * RESIDUAL_NOISE * history.c_r[0, 0]):
             return None
-        errors = {step.order: step.error_constant * self._distance(image, predicted, scale)}
+        local_error, rise = step.error_constant * self._distance(image, predicted, scale), self._rise(image)
+        self.departing = rise > local_error and self.wanted > ROUNDING
+        errors = {step.order: max(local_error, rise)}
         if neighbours:
             for trial in (step.order - 1, step.order + 1):
                 if 1 <= trial <= MAX_ORDER and n > trial:
@@ -213,10 +232,27 @@ class Marcher:
                     errors[trial] = other.error_constant * self._distance(image, predicted, scale)
         return errors
 
-    def _wanted(self, guess: Guess) -> float:
-        """Row accuracy that resolves the motion since the start, 1 - C_d(n, 0), to six digits.
+    def _rise(self, image: Guess) -> float:
+        """Relative rise of the train error on the row just solved above its lowest value so far.
 
-        Without it the first rows, where the weights move by 1e-6 and less, would say nothing about the speed.
+        Gradient flow has none, so all of it is error: a smooth departure onto another branch of solutions, which
+        differences of neighbouring rows do not see, shows here.
+        """
+        history = self.history
+        n = history.rows
+        if not history.model.residual_sector:
+            return 0.0
+        before, initial = float(np.diagonal(history.c_r)[:n].min()), history.c_r[0, 0]
+        rise = image.c_r[n] - before - max(RESIDUAL_NOISE, self.row_tolerance * self._residual_floor()) * initial
+        return float(max(0.0, rise) / (abs(before) + RESIDUAL_FLOOR * initial))
+
+    def _wanted(self, guess: Guess) -> tuple[float, float]:
+        """Row accuracy of C, a, v that resolves the motion since the start to six digits, and e_tr; that of C_r.
+
+        Without the first the first rows, where 1 - C_d(n, 0) is 1e-6 and less, would say nothing about the speed.
+        Without the second e_tr would be noisy once it is small: what a row leaves in C is, over e_tr, larger by
+        about e_tr(0)/e_tr (C_r = R_A Q R_A^T is a small difference of large terms), whatever the step. What it leaves
+        in C_r, relatively, acts back on C only as far as C_r does: there the row tolerance is enough.
         """
         history = self.history
         g = history.groups
@@ -227,7 +263,11 @@ class Marcher:
             if slot >= 0:
                 own = (own + (history.model.sizes[i] - 1.0) * guess.c_t[slot, 0]) / history.model.sizes[i]
             motion = min(motion, abs(1.0 - own))
-        return max(1e-15, min(self.row_tolerance, 1e-6 * motion))
+        wanted = residual_wanted = max(1e-15, min(self.row_tolerance, 1e-6 * motion))
+        if history.model.residual_sector:
+            fraction = abs(guess.c_r[history.rows]) / history.c_r[0, 0]
+            wanted = min(wanted, max(CANCELLATION * self.row_tolerance * fraction, LEAST_WANTED))
+        return wanted, residual_wanted
 
     def _set_scale(self, guess: Guess, scale: Guess) -> None:
         history = self.history
@@ -245,6 +285,7 @@ class Marcher:
             scale.c_r[n] = 1.0 / (sizes[n] + self._residual_floor() * history.c_r[0, 0])
         scale.a[:] = 1.0 / np.maximum(1.0, np.abs(guess.a))
         scale.v[:] = 1.0 / np.maximum(0.1, np.abs(guess.v))
+        scale.loc[:] = LOC_WEIGHT / history.loc[: scale.loc.size]
 
     def _residual_floor(self) -> float:
         """C_r(n, n) over C_r(0, 0) below which the row tolerance is absolute: what rounding allows."""
@@ -266,6 +307,31 @@ class Marcher:
             difference = max(0.0, abs(image.c_r[n] - predicted.c_r[n]) - noise)
             distance = max(distance, difference / (abs(image.c_r[n]) + RESIDUAL_FLOOR * initial))
         return distance
+
+    def repeat(self, order: int) -> float:
+        """Solve the newest row again from the rows before it, after thinning; returns how much it has changed.
+
+        In the measure of the local error: a change here is what thinning adds to the error of every row to come.
+        """
+        history = self.history
+        g = history.groups
+        history.rows -= 1
+        n = history.rows
+        try:
+            if self.attempt(float(history.t[n]), order) is None:
+                return np.inf
+            tables = history.tables
+            stored = history.views(np.zeros(history.unknowns(n)), n)
+            stored.c_s[:] = tables.c_s[n * g : (n + 1) * g, : (n + 1) * g]
+            stored.c_t[:] = tables.c_t[:, n, : n + 1]
+            stored.c_r[:] = history.c_r[n, : n + 1] if history.model.residual_sector else 1.0
+            stored.a[:] = tables.a[n]
+            stored.v[:] = tables.v[n]
+            image, scale = history.image(), history.scale()
+            change = self._distance(image, stored, scale)
+            return max(change, float(np.max(np.abs(image.c_r - stored.c_r) * scale.c_r)))
+        finally:
+            history.rows += 1
 
     def accept(self, time: float) -> float:
         """Append the row last solved; returns the growth rate of the most unstable bulk mode, as predicted for it."""
@@ -441,6 +507,11 @@ class BdfEngine:
                 f"row {row} after t = {now:.6g} has no solution at any step (order {order}, last change "
                 f"{self.marcher.last_change:.2g}); lower rtol by a factor of 10, or use method='bdf2'"
             )
+        if self.marcher.departing:
+            return Status.TOLERANCE_NOT_MET, (
+                f"row {row} after t = {now:.6g} leaves the flow at rtol = {self.options.rtol:.3g} (order {order}): "
+                "the train error would rise; lower rtol by a factor of 10"
+            )
         return Status.TOLERANCE_NOT_MET, (
             f"row {row} after t = {now:.6g} cannot meet rtol = {self.options.rtol:.3g} (order {order}): "
             "rounding errors dominate; raise rtol"
@@ -519,17 +590,27 @@ class BdfEngine:
         before = 10
         fall = np.log(errors[-1 - before] / errors[-1])
         elapsed = np.log(self.curves.t[-1] / self.curves.t[-1 - before])
-        return bool(fall > 2.0 * elapsed and history.rows < 3 * self.options.max_history)
+        return bool(fall > 2.0 * elapsed and history.rows < 6 * self.options.max_history)
 
     def _thin(self) -> None:
-        history = self.marcher.history
-        keep = rows_to_keep(history.t[: history.rows], THIN_SPACING * self.controller.relative_step)
-        self.thin_at = max(self.options.max_history, int(1.4 * len(keep)))
-        if len(keep) > 0.9 * history.rows:  # nothing to gain: let the history grow instead
-            return
-        history.thin(keep)
-        self.kept = [self.kept[k] for k in keep]
-        self.thinnings += 1
+        """Drop rows, as many as leave the newest row unchanged when it is solved again; none if too few can go."""
+        marcher = self.marcher
+        history = marcher.history
+        rows = history.rows
+        full = history.state()
+        for trial in range(THIN_TRIALS):
+            spacing = THIN_SPACING * THIN_CLOSER**trial * self.controller.relative_step
+            keep = rows_to_keep(full["t"], spacing)
+            if len(keep) > 0.8 * rows:
+                break
+            history.thin(keep)
+            if marcher.settled or marcher.repeat(self.curves.order[-1]) <= THIN_SHARE * self.controller.tolerance:
+                self.thin_at = max(self.options.max_history, int(1.4 * len(keep)))
+                self.kept = [self.kept[k] for k in keep]
+                self.thinnings += 1
+                return
+            history.restore(full)
+        self.thin_at = int(1.4 * rows)  # nothing to gain: let the history grow instead
 
     # -------------------------------------------------------------------------------------------- checkpoints
 

@@ -117,6 +117,10 @@ PATIENCE = 12
 """Iterations after which a row is taken at the sufficient accuracy instead of the wanted one."""
 
 
+LAST_PATIENCE = 16
+"""Iterations after which a row is taken at the least accuracy: rounding stops it above the sufficient one."""
+
+
 class Guess(NamedTuple):
     """Views of one flat vector of row unknowns."""
 
@@ -126,6 +130,7 @@ class Guess(NamedTuple):
     c_r: np.ndarray  # (n + 1,)
     a: np.ndarray  # (G,)
     v: np.ndarray  # (G, k)
+    loc: np.ndarray  # (G,) A, when there is more than one; else empty
 
 
 @kernel
@@ -1071,7 +1076,7 @@ class Acceleration(NamedTuple):
 
 @entry
 def update_row(model, tables, work, local, memory, n, al, guess, image, loc):
-    """Everything after the response sweep: image of the guess, and A. Returns the scaled change."""
+    """Everything after the response sweep: image of the guess, and A. Returns the scaled change, and that of C_r."""
     groups = model.sizes.shape[0]
     latents = model.exponents.shape[1]
     for g in range(groups):
@@ -1103,16 +1108,23 @@ def update_row(model, tables, work, local, memory, n, al, guess, image, loc):
     change = 0.0
     for g in range(groups):
         change = max(change, LOC_WEIGHT * abs(loc[g] - local.own[PREVIOUS, g]) / loc[g])
+    residual_change = 0.0
+    first = guess.c_s.size + guess.c_t.size
     for p in range(guess.flat.shape[0]):
         value = abs(image.flat[p] - guess.flat[p]) * memory.scale[p]
-        if not value <= change:  # also true for NaN
-            change = value
-    return change
+        if not np.isfinite(value):  # at once: the next finite value would hide it
+            return np.inf, np.inf
+        if first <= p <= first + n:
+            residual_change = max(residual_change, value)
+        else:
+            change = max(change, value)
+    return change, residual_change
 
 
-def solve_row(model, tables, work, local, memory, n, al, guess, image, loc, wanted, enough, max_iterations):
-    """Iterate row n from ``guess`` to a fixed point: to a change ``wanted``, or after a while ``enough``.
+def solve_row(model, tables, work, local, memory, n, al, guess, image, loc, limits, max_iterations):
+    """Iterate row n from ``guess`` to a fixed point: a change ``limits[0]``, after a while ``[1]``, at last ``[2]``.
 
+    Each is a pair: the change of C, a, v and A, and the change of C_r, both scaled.
     Returns (converged, iterations, last change); on success ``image`` and ``work`` hold the row of every function.
     The loop itself is not compiled: three calls an iteration cost little, compiling it twice would cost seconds.
     """
@@ -1120,10 +1132,15 @@ def solve_row(model, tables, work, local, memory, n, al, guess, image, loc, want
     for iteration in range(max_iterations):
         if not np.all(loc > 0.0) or not response_sweep(model, tables, work, local, n, al, guess, loc):
             return False, iteration, np.inf
-        change = update_row(model, tables, work, local, memory, n, al, guess, image, loc)
+        mixed = guess.loc.size
+        guess.loc[:] = image.loc[:] = loc[:mixed]
+        rest, residual = update_row(model, tables, work, local, memory, n, al, guess, image, loc)
+        change = max(rest, residual)
+        image.loc[:] = loc[:mixed]
         if not np.isfinite(change):
             return False, iteration + 1, change
-        if change <= wanted or (iteration >= PATIENCE and change <= enough):
+        limit = limits[0 if iteration < PATIENCE else 1 if iteration < LAST_PATIENCE else 2]
+        if rest <= limit[0] and residual <= limit[1]:
             return True, iteration + 1, change
         anderson_update(
             guess.flat,
@@ -1139,6 +1156,8 @@ def solve_row(model, tables, work, local, memory, n, al, guess, image, loc, want
             memory.normal,
             memory.order,
         )
+        if mixed:
+            loc[:] = np.where(guess.loc > 0.0, guess.loc, image.loc)
     return False, max_iterations, change
 
 
@@ -1176,8 +1195,9 @@ def prepare_row(model, work, local, n, al0, guess, loc, nu):
             low = np.log(scale) - 14.0
             high = np.log(scale) + 14.0
         x = high - ratio * (high - low)
-        for h in range(groups):
+        for h in range(groups):  # above the root: R_A,nn <= 1, and the curvature only lowers L
             trial[h] = al0 + max(nu[h], 0.0)
+            trial[h] += local.other[COUPLING, h, h] * abs(local.own[H + 1, h] - local.other[H + 1, h, h])
         for step in range(100 if g < 0 else SECTIONS):
             if g >= 0:
                 for h in range(groups):
@@ -1216,4 +1236,6 @@ def prepare_row(model, work, local, n, al0, guess, loc, nu):
             x = high - ratio * (high - low) if side == 0 else low + ratio * (high - low)
         if g >= 0:
             fastest = max(fastest, lower - nu[g])
+            # The larger root lies above the minimum; where the predicted nu leaves none, the minimum is nearest to it.
+            loc[g] = max(loc[g], np.exp(x))
     return fastest
