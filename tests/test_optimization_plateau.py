@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -32,13 +33,15 @@ def misfits(h: dmft.Activation, tau: float, p: Plateau, target: dmft.Target | No
     def d2f(c: float) -> float:
         return strength * float(h.d2h(q + c))
 
-    # Integrals over the whole past of functions of C_d with R_T: the fast part at C_d = 1, the aging part x dC.
-    c = np.linspace(0.0, radius, 4001)
+    # Integrals over the whole past of functions of C_d with R_T: the fast part at C_d = 1, the aging part X dC.
+    c = np.linspace(0.0, radius, 40001)
+    chi = 1.0 / np.sqrt(strength * np.asarray(h.d2h(q + c))) if radius else np.ones_like(c)
+    ratio = np.where(q + c < p.aging_level, p.aging_ratio, -np.gradient(chi, c) if radius else 0.0)
 
     def over_past(function: np.ndarray) -> float:
-        return float(function[-1]) * p.response + p.aging_ratio * float(np.trapezoid(function, c))
+        return float(function[-1]) * p.response + float(np.trapezoid(ratio * function, c))
 
-    rest = p.mean_response - p.response - p.aging_ratio * radius
+    rest = p.mean_response - over_past(np.ones_like(c))
     fitted = over_past(np.asarray(h.dh(q + c))) + float(h.dh(q)) * rest
     pull = over_past(np.asarray(h.d2h(q + c))) + float(h.d2h(q)) * rest
     test = 0.5 * (tau**2 + resolved.power - 2.0 * a * phihat(v) + a**2 * float(h.h(q)))
@@ -48,7 +51,7 @@ def misfits(h: dmft.Activation, tau: float, p: Plateau, target: dmft.Target | No
         "rho": 1.0 / rho - 1.0 - a**2 / abar * fitted,
         "marginality": d2f(radius) * p.response**2 - 1.0 if q < 1.0 else 0.0,
         "fast response": p.nu * p.response - 1.0 - d2f(radius) * p.response**2,
-        "norm": p.nu * radius - over_past(np.array([d2f(x) * x + df(x) for x in c])),
+        "norm": p.nu * radius - over_past(strength * (h.d2h(q + c) * c + h.dh(q + c) - h.dh(q))),
         "mean response": 1.0 / p.mean_response - p.nu - a**2 * rho * float(h.dh(q)) + strength * pull,
         "v": v - p.mean_response * a * rho * float(resolved.gradient([v])[0]),
         "overlap": q - v**2 - strength * float(h.dh(q)) * p.mean_response**2,
@@ -63,6 +66,39 @@ def test_plateau_solves_the_stationary_equations(h: dmft.Activation, tau: float,
     assert found.sample_ratio == pytest.approx(ratio, rel=1e-9)
     for name, misfit in misfits(h, tau, found).items():
         assert abs(misfit) < 1e-6, name
+
+
+def mixed(*coefficients: float) -> dmft.Activation:
+    return dmft.Activation.from_covariance(list(coefficients))
+
+
+@pytest.mark.parametrize(
+    ("h", "continuous"),
+    [(mixed(0, 0.9, 0.4, 0, 0.02), True), (mixed(0, 0.9, 0.02, 0.2, 0, 0, 0, 0, 0.004), False), (CUBIC, False)],
+    ids=["2+4", "nearly 3", "3"],
+)
+def test_one_ratio_is_replaced_where_it_would_not_be_the_largest(h: dmft.Activation, continuous: bool) -> None:
+    found = plateau(h, dmft.Target.same_as(h), 1.0, 4000.0)
+    assert found.aging_level == (found.overlap if continuous else 1.0)
+    for name, misfit in misfits(h, 1.0, found).items():
+        assert abs(misfit) < 1e-6, name
+    c = np.linspace(found.overlap, 1.0, 2001)
+    ratio = -np.gradient(1.0 / (found.noise * found.a * np.sqrt(np.asarray(h.d2h(c)))), c)
+    if continuous:
+        assert (np.diff(ratio) > 0.0).all() and found.aging_ratio == pytest.approx(ratio[0], rel=1e-2)
+    else:
+        assert found.aging_ratio > ratio[-1]
+
+
+@pytest.mark.slow
+def test_relu_has_a_threshold_although_its_curvature_is_infinite() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        degrees = [dmft.Activation.named("relu", degree=degree) for degree in (16, 64, 256)]
+    values = [predicted_threshold(h, dmft.Target.same_as(h), 1.0) for h in degrees]
+    first, second = np.diff(values)
+    assert 0.0 < second < 0.5 * first
+    assert float(degrees[-1].d2h(1.0)) > 1.9 * float(degrees[-2].d2h(1.0))
 
 
 @pytest.mark.parametrize(("third", "ratio", "alike"), [(0.1, 6000.0, False), (0.25, 200.0, False), (0.25, 400.0, True)])

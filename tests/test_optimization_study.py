@@ -32,10 +32,11 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> study.Study:
                     for m, x in ((128, 100.0), (4096, 30.0))
                 ]
                 + [study.Solved(group="plane", activation="cubic", noise_std=1.0, sample_ratio=50.0, length=30.0)]
+                + [study.Solved(group="continuous", activation="relu8", noise_std=1.0, sample_ratio=3e3, length=30.0)]
             ),
         )
         found = study.run(out)
-        assert not found.failures and not found.interrupted and len(found.runs) == 5
+        assert not found.failures and not found.interrupted and len(found.runs) == 6
         again = study.run(out)
     for one, two in zip(found.runs, again.runs, strict=True):
         assert one.run == two.run  # wall times too: nothing was solved again
@@ -58,6 +59,14 @@ def test_laws_of_the_plateau_are_read_off(summary: dict[str, Any]) -> None:
         assert row["v"] == pytest.approx(row["v_theory"], rel=5e-3)
 
 
+def test_runs_of_relu_stand_beside_the_theory(summary: dict[str, Any]) -> None:
+    (row,) = summary["continuous"]
+    assert row["regime"] == "plateau" and row["v_theory"] < row["v"] < 1.0
+    assert tables.TABLES["continuous"](summary).endswith(f"| {row['v_theory']:.3f} |")
+    (theory,) = summary["relu"]
+    assert theory["predicted"] < theory["single_ratio"]
+
+
 def test_widths_at_fixed_alpha_are_on_either_side(summary: dict[str, Any]) -> None:
     narrow, wide = sorted(summary["growing"], key=lambda row: row["width"])
     assert narrow["regime"] == "interpolates" and 1.0 < narrow["time_over_m"] < 20.0
@@ -78,6 +87,29 @@ def test_every_table_of_the_page_is_known() -> None:
     page = (Path(__file__).parent.parent / "docs" / "optimization.md").read_text(encoding="utf-8")
     names = {line.split()[2] for line in page.splitlines() if line.startswith("<!-- table:")}
     assert names == set(tables.TABLES)
+
+
+def test_table_of_both_engines_has_the_accepted_ends_and_counts_the_others() -> None:
+    def check(end: str, ratio: float, agrees: bool | None, **more: float) -> dict[str, Any]:
+        empty = dict.fromkeys(
+            ("unlearning", "halving", "unlearning_difference", "halving_difference", "v_difference"), None
+        )
+        return {"end": end, "sample_ratio": ratio, "agrees": agrees, "other_train_end": 0.7} | empty | more
+
+    checks = [
+        check("low", 110.0, False, unlearning=600.0, v_difference=1e-3),
+        check("low", 100.0, True, unlearning=500.0, unlearning_difference=-2e-4, v_difference=3e-7),
+        check("high", 120.0, None),
+    ]
+    row = {"activation": "quad", "noise_std": 0.5, "a0": 1.0, "width": None, "third": None, "train_end": 0.02}
+    table = tables.TABLES["engines"]({"thresholds": [row | {"checks": checks}]})
+    assert table.splitlines()[-1] == (
+        "| quad, τ = 0.5, a(0) = 1, m = ∞ | 100 | leaves | 500 | -2e-04 | +3e-07 | 0.70 | 0.02 | 120 | "
+        "unknown | - | 1 |"
+    )
+    halved = check("low", 100.0, True, unlearning=500.0, halving=400.0, halving_difference=1e-4)
+    table = tables.TABLES["engines"]({"thresholds": [row | {"checks": [halved, check("high", 120.0, True)]}]})
+    assert "| 100 | leaves | 400 | +1e-04 | - |" in table and "| 120 | stays |" in table
 
 
 @pytest.mark.slow

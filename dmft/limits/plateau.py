@@ -23,10 +23,10 @@ so it is for pure p-spin models, while mixed ones need not end there (Folena, Fr
 10, 031045, 2020). For h of second degree the model has p = 2 and x = 0.
 
 Where x so found is below -chi'(1), chi(c) = 1/(eps a sqrt(h''(c))), as it is if h''^(-1/2) is concave (relu), one ratio
-is not enough: it is larger for times nearer each other. As in the Sherrington-Kirkpatrick model (Cugliandolo and Kurchan,
-J. Phys. A 27, 5749, 1994; statics of spherical models: Crisanti and Leuzzi, Phys. Rev. B 73, 014412, 2006) every level c,
-the overlap of two neurons at different times, is marginal from some c_1 on: X(c) = -chi'(c) for c > c_1. Below it is x,
-which the norm gives as above with c_1 in the place of 1; c_1 is where X is continuous, or q. Then
+is not enough: it is larger for times nearer each other. As in the Sherrington-Kirkpatrick model (Cugliandolo and
+Kurchan, J. Phys. A 27, 5749, 1994; statics of spherical models: Crisanti and Leuzzi, Phys. Rev. B 73, 014412, 2006)
+every level c, the overlap of two neurons at different times, is marginal from some c_1 on: X(c) = -chi'(c) for c > c_1.
+Below it is x, which the norm gives as above with c_1 in the place of 1; c_1 is where X is continuous, or q. Then
 
     int_c1^1 X dc = chi(c_1) - chi ,   int_c1^1 X h'' dc = [sqrt(h''(1)) - sqrt(h''(c_1))]/(eps a) ,
     h'(1) chi + int_c1^1 X h' dc = h'(c_1) chi(c_1) + int_c1^1 sqrt(h'') dc/(eps a)
@@ -67,6 +67,10 @@ _ALIKE = 1e-7
 """1 - q below which neurons are all alike."""
 _LEVELS = 100
 """Levels c from 0 to 1 at which continuous aging is looked for, denser towards 1."""
+_CONTINUOUS = 1e-7
+"""Relative difference between x and X from which on they are not the same."""
+_SEEN = 3e-3
+"""c - q from which on it is seen through rounding."""
 _NODES = 96
 """Points of the integral over them."""
 _ITERATIONS, _CLOSE = 30, 1e-10
@@ -159,17 +163,26 @@ def plateau(activation: Activation, target: Target, noise_std: float, sample_rat
     return equations.describe(states[-1])
 
 
-def predicted_threshold(activation: Activation, target: Target, noise_std: float) -> float:
+def predicted_threshold(
+    activation: Activation, target: Target, noise_std: float, *, single_ratio: bool = False
+) -> float:
     """abar_c, the n/d at which the plateau ends.
 
     Parameters and errors as in `plateau`.
+
+    Parameters
+    ----------
+    single_ratio : bool
+        One ratio for the whole aging regime even where it is not stable, for comparison.
     """
-    return threshold_plateau(activation, target, noise_std).sample_ratio
+    return threshold_plateau(activation, target, noise_std, single_ratio=single_ratio).sample_ratio
 
 
-def threshold_plateau(activation: Activation, target: Target, noise_std: float) -> Plateau:
-    """The last plateau, at n/d = abar_c; parameters and errors as in `plateau`."""
-    equations = _Equations(activation, target, noise_std)
+def threshold_plateau(
+    activation: Activation, target: Target, noise_std: float, *, single_ratio: bool = False
+) -> Plateau:
+    """The last plateau, at n/d = abar_c; parameters and errors as in `predicted_threshold`."""
+    equations = _Equations(activation, target, noise_std, single_ratio)
     return equations.describe(equations.branch()[-1])
 
 
@@ -203,7 +216,8 @@ class _Equations:
     Where all neurons are alike, the third is not q = 1 but 1 + nu - 2 eps a sqrt(h''(1)), their distance to parting.
     """
 
-    def __init__(self, activation: Activation, target: Target, noise_std: float) -> None:
+    def __init__(self, activation: Activation, target: Target, noise_std: float, single_ratio: bool = False) -> None:
+        self._single_ratio = single_ratio
         if not isinstance(activation, Activation):
             raise TypeError(f"activation must be a dmft.Activation, not {shown(activation)}.")
         if not isinstance(target, Target):
@@ -227,14 +241,14 @@ class _Equations:
         third = _derivative(_derivative(_derivative(covariance)))
         self._d3h = _Series(third if len(third) else np.zeros(1))
         nodes, weights = np.polynomial.legendre.leggauss(_NODES)
-        levels = 1.0 - np.linspace(0.0, 1.0, _LEVELS + 1)[:-1] ** 2
-        d2h = self._d2h.many(levels)
-        self._table = levels, self._dh.many(levels), d2h, 0.5 * self._d3h.many(levels) / d2h**1.5
         self._nodes, self._weights = 0.5 * (nodes + 1.0), 0.5 * weights
         if not self._slope(0.0):
             raise ValueError("target must have a linear part that the activation sees, g(0) != 0, or is never learnt.")
         if not np.any(activation.covariance[2:]):
             raise ValueError("activation must not be linear: linear neurons are all alike once they have learnt.")
+        levels = 1.0 - np.linspace(0.0, 1.0, _LEVELS + 1)[:-1] ** 2
+        d2h = self._d2h.many(levels)
+        self._table = levels, self._dh.many(levels), d2h, 0.5 * self._d3h.many(levels) / d2h**1.5
 
     def branch(self, stop: float = -math.inf) -> FloatArray:
         """States from n/d -> infinity down to ln abar = ``stop`` or to the fold, whichever comes first.
@@ -368,13 +382,14 @@ class _Equations:
         """c_1: the highest level at which x is not below X, or q."""
         from scipy.optimize import brentq
 
-        if self._excess(1.0, q) >= -1e-9:
+        # For q next to 1 the difference is lost in rounding, and does not matter.
+        if self._single_ratio or self._excess(1.0, q) >= -_CONTINUOUS * self._table[-1][0]:
             return 1.0
         levels, dh, d2h, marginal = self._table
-        # Down to where the difference, of third order in c - q, is lost in rounding.
-        above = levels - q > 0.02 * (1.0 - q)
+        # It vanishes at c = q, as the square of c - q.
+        above = levels - q > max(0.02 * (1.0 - q), _SEEN)
         excess = _single(levels[above], q, d2h[above], dh[above] - self._dh(q)) - marginal[above]
-        enough = np.flatnonzero(excess >= 0.0)
+        enough = np.flatnonzero(excess >= _CONTINUOUS * marginal[above])
         if not len(enough):
             return q
         last = int(enough[0])

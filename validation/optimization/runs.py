@@ -155,6 +155,11 @@ class Run:
         return self.regime in ("interpolates", "unlearns")
 
     @property
+    def departure(self) -> float:
+        """First time at which it is seen that the plateau was left; the last time if it is not."""
+        return min((t for t in (self.halving, self.unlearning) if t is not None), default=self.t_end)
+
+    @property
     def settles(self) -> bool:
         """Whether it stays on a plateau and comes to rest there."""
         return self.regime == "plateau" and self.drift is not None and self.drift < SETTLING
@@ -278,7 +283,8 @@ class EngineCheck:
     regime, other_regime : str
         Of the search's engine, and of the other one.
     agrees : bool or None
-        Whether both leave the plateau (low) or both stay (high); None where the other engine broke off before.
+        Whether both leave the plateau (low) or both stay (high); None where the other engine broke off before. That it
+        left is seen by v or by e_tr, whichever falls first.
     unlearning, halving : float or None
         Times t_mf of the search's engine: see `Run`.
     unlearning_difference, halving_difference : float or None
@@ -310,8 +316,9 @@ class EngineCheck:
 
 def check_engines(end: str, run: Run, other: Run) -> EngineCheck:
     """What two runs of the same n/d say of it; ``end`` is "low" or "high"."""
-    agrees: bool | None = other.leaves if end == "low" else not other.leaves
-    if other.regime == "unfinished":
+    left = other.leaves or other.halving is not None
+    agrees: bool | None = left if end == "low" else not left
+    if other.regime == "unfinished" and not left:
         agrees = None
     v, other_v = (run.v_plateau, other.v_plateau) if end == "low" else (run.v_end, other.v_end)
     comparable = v is not None and other_v is not None and (end == "low" or other.regime == "plateau")

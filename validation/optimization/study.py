@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 import dmft
 from dmft.activations import Activation
 from dmft.limits.base import LimitError
-from dmft.limits.plateau import Plateau, plateau, threshold_plateau
+from dmft.limits.plateau import Plateau, plateau, predicted_threshold, threshold_plateau
 from dmft.targets import Target
 from validation import replicas
-from validation.optimization.runs import Question, Run, solve_run
-from validation.optimization.threshold import OptimizationThreshold, optimization_threshold
+from validation.optimization.runs import MAX_ROWS, Question, Run, solve_run
+from validation.optimization.threshold import MORE_ROWS, OptimizationThreshold, optimization_threshold
 from validation.thresholds.search import SearchError
 
 FloatArray = NDArray[np.float64]
@@ -31,7 +31,7 @@ NOISES = (0.3, 0.6, 1.0, 2.0, 5.0)
 STARTS = (0.1, 0.3, 1.5, 2.0, 3.0)
 WIDTHS = (256, 512, 2048, 16384, 1 << 20)
 DEGREES = (8, 16, 32)
-RELU_THEORY = (8, 16, 32, 64, 128)
+RELU_THEORY = (8, 16, 32, 64, 128, 256, 512)
 """Truncations of relu for which the threshold is predicted."""
 THIRDS, POWER = (0.1, 0.14, 0.2, 0.25), 1.5
 """Targets phihat = 0.9 z + c z^3 with |phi|^2, for the cubic activation: c = 1/6 would be its own."""
@@ -44,6 +44,8 @@ ALPHA, ALPHA_NOISE = 0.3, 0.6
 GROWING = (16, 32, 64, 128, 192, 256, 320, 384, 448, 512, 544, 560, 576, 592, 608, 704, 1024, 2048, 1 << 14, 1 << 20)
 EXPANDED = (1 << 10, 1 << 12, 1 << 14, 1 << 16)
 """Widths whose distance to the mean field is compared with the expansion in 1/m."""
+CONTINUOUS = (("relu64", 1.0, (2500.0, 2834.0)), ("relu64", 0.1, (49.5, 52.0)))
+"""Below the threshold of continuous aging, and between it and what one ratio would give."""
 LONG, SHORT = 1e4, 1e3
 """Lengths of runs in glass times."""
 
@@ -131,6 +133,9 @@ def runs() -> list[Solved]:
         found.append(
             Solved(group="growing", activation="cubic", noise_std=ALPHA_NOISE, sample_ratio=ALPHA * width, width=width)
         )
+    for name, tau, ratios in CONTINUOUS:
+        for ratio in ratios:
+            found.append(Solved(group="continuous", activation=name, noise_std=tau, sample_ratio=ratio, length=1e5))
     for width in EXPANDED:
         found.append(
             Solved(
@@ -164,7 +169,7 @@ def _work(payload: Searched | Solved) -> dict[str, Any]:
             raise RuntimeError(f"{payload.key}: {error}") from None
         return {"record": _packed(found.to_dict())}
     until = payload.until or payload.length * asked.glass_time(payload.sample_ratio)
-    rows = 450 if payload.until is None else 2000
+    rows = 2000 if payload.until is not None else MORE_ROWS if payload.group == "continuous" else MAX_ROWS
     run, curves = solve_run(asked, payload.sample_ratio, until, rtol=payload.rtol, max_rows=rows)
     return {"record": _packed(asdict(run)), **curves}
 
@@ -221,6 +226,7 @@ class Study:
             "plateau_laws": [_plateau_laws(self, name, tau) for name, tau in plateau_sets(self)],
             "plane": [_plane_row(found) for found in self.group("plane")],
             "relu": [_relu_row(degree) for degree in RELU_THEORY],
+            "continuous": [_continuous_row(found) for found in self.group("continuous")],
             "growing": [_growing_row(found) for found in self.group("growing")],
             "failures": dict(self.failures),
         }
@@ -420,8 +426,26 @@ def _growing_row(found: Found) -> dict[str, Any]:
 def _relu_row(degree: int) -> dict[str, Any]:
     """What the theory says of relu, truncated, at tau = 1."""
     sigma = activation(f"relu{degree}")
-    fold = threshold_plateau(sigma, Target.same_as(sigma), 1.0)
-    return {"degree": degree, "predicted": fold.sample_ratio, "curvature": float(sigma.d2h(1.0)), "v": fold.v}
+    target = Target.same_as(sigma)
+    fold = threshold_plateau(sigma, target, 1.0)
+    return {
+        "degree": degree,
+        "predicted": fold.sample_ratio,
+        "single_ratio": predicted_threshold(sigma, target, 1.0, single_ratio=True),
+        "curvature": float(sigma.d2h(1.0)),
+        "v": fold.v,
+    }
+
+
+def _continuous_row(found: Found) -> dict[str, Any]:
+    theory = theory_of(found.what)
+    return asdict(found.what) | {
+        "t_end": found.run.t_end,
+        "regime": found.run.regime,
+        "v": found.run.v_end,
+        "drift": found.run.drift,
+        "v_theory": None if theory is None else theory.v,
+    }
 
 
 def expansion(study: Study) -> tuple[FloatArray, FloatArray, dict[int, tuple[FloatArray, FloatArray]]]:

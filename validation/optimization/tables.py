@@ -74,8 +74,53 @@ def _activations(summary: Mapping[str, Any]) -> str:
 
 
 def _relu(summary: Mapping[str, Any]) -> str:
-    rows = [[str(row["degree"]), f"{row['curvature']:.3f}", f"{row['predicted']:.5g}"] for row in summary["relu"]]
-    return _markdown(["degree", "h''(1)", "predicted ᾱ_c"], rows)
+    rows = [
+        [str(row["degree"]), f"{row['curvature']:.3f}", f"{row['predicted']:.5g}", f"{row['single_ratio']:.5g}"]
+        for row in summary["relu"]
+    ]
+    return _markdown(["degree", "h''(1)", "ᾱ_c, continuous aging", "ᾱ_c, one ratio forced"], rows)
+
+
+def _continuous(summary: Mapping[str, Any]) -> str:
+    rows = [
+        [row["activation"], f"{row['noise_std']:g}", f"{row['sample_ratio']:g}", f"{row['t_end']:.2g}",
+         f"{row['v']:.3f}", "-" if row["drift"] is None else f"{row['drift']:.2f}",
+         "none" if row["v_theory"] is None else f"{row['v_theory']:.3f}"]
+        for row in summary["continuous"]
+    ]  # fmt: skip
+    return _markdown(["σ", "τ", "ᾱ", "followed to t_mf", "v there", "drift", "plateau of the theory, v"], rows)
+
+
+def _engines(summary: Mapping[str, Any]) -> str:
+    """Ends of the ranges by both engines: the ones that were accepted, and how many were given up before."""
+    rows = []
+    for row in summary["thresholds"]:
+        width = "∞" if row["width"] is None else str(row["width"])
+        third = "" if row["third"] is None else f", c = {row['third']:g}"
+        ends = {check["end"]: check for check in row["checks"]}  # the last of each end
+        low, high = ends["low"], ends["high"]
+        setting = f"{row['activation']}, τ = {row['noise_std']:g}, a(0) = {row['a0']:g}, m = {width}{third}"
+        event = "unlearning" if low["unlearning_difference"] is not None else "halving"
+        time = "-" if low[event] is None else f"{low[event]:.5g}"
+        rows.append(
+            [setting, f"{low['sample_ratio']:.6g}", _verdict(low), time, _small(low[f"{event}_difference"]),
+             _small(low["v_difference"]), f"{low['other_train_end']:.2f}", f"{row['train_end']:.2g}",
+             f"{high['sample_ratio']:.6g}", _verdict(high), _small(high["v_difference"]),
+             str(sum(check["agrees"] is False for check in row["checks"]))]
+        )  # fmt: skip
+    head = ["", "low", "collocation", "event at", "Δt/t", "Δv", "its last e_tr", "last e_tr", "high", "collocation",
+            "Δv", "opposite"]  # fmt: skip
+    return _markdown(head, rows)
+
+
+def _verdict(check: Row) -> str:
+    if check["agrees"] is None:
+        return "unknown"
+    return "leaves" if check["agrees"] == (check["end"] == "low") else "stays"
+
+
+def _small(difference: float | None) -> str:
+    return "-" if difference is None else f"{difference:+.0e}"
 
 
 def _targets(summary: Mapping[str, Any]) -> str:
@@ -177,6 +222,8 @@ def _stopping(summary: Mapping[str, Any]) -> str:
 TABLES = {
     "noise": _noise,
     "activations": _activations,
+    "engines": _engines,
+    "continuous": _continuous,
     "relu": _relu,
     "targets": _targets,
     "widths": _widths,

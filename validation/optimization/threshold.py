@@ -587,7 +587,7 @@ def _result(
         if settles
         else f"not by t_mf = {end:.3g}, which is all that is known of n/d = {high:.6g}"
     )
-    evidence_low = f"n/d = {low:.6g} leaves the plateau at t_mf = {finer.unlearning or finer.t_end:.5g}"
+    evidence_low = f"n/d = {low:.6g} leaves the plateau at t_mf = {finer.departure:.5g}"
     furthest = min(coarse, finer, key=lambda run: run.train_end)
     if "interpolates" not in (coarse.regime, finer.regime):
         until = (finer.unlearning or finer.t_end) + LATER * low
