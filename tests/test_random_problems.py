@@ -176,6 +176,7 @@ def test_random_problem_is_accurate(seed: int) -> None:
         assert np.abs(have - want).max() <= 10 * rtol * size, name
 
 
+@pytest.mark.slow
 def test_a_departure_to_another_branch_is_refused() -> None:
     """At a rough tolerance this run meets rows that leave the flow: e_tr would rise a millionfold.
 

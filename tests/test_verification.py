@@ -150,7 +150,9 @@ def test_right_solutions_agree(name: str) -> None:
     assert all(curve in str(checked) for curve in curves)
 
 
-@pytest.mark.parametrize(("method", "check"), [("auto", "collocation"), ("collocation", "bdf")])
+@pytest.mark.parametrize(
+    ("method", "check"), [("auto", "collocation"), pytest.param("collocation", "bdf", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("name", ["index", "noise, fixed", "one neuron", "infinite width", "p-spin"])
 def test_both_engines_agree(name: str, method: str, check: str) -> None:
     make, t_final, curves = PROBLEMS[name]
