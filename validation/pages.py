@@ -27,6 +27,22 @@ this page by `python -m validation.pages`.
 """
 
 
+def replace_section(page: Path, name: str, text: str) -> None:
+    """Replace what stands between ``<!-- name:begin -->`` and ``<!-- name:end -->`` in a page.
+
+    Raises
+    ------
+    ValueError
+        If the page has no such section.
+    """
+    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+    old = page.read_text(encoding="utf-8")
+    if old.count(begin) != 1 or old.count(end) != 1 or old.index(begin) > old.index(end):
+        raise ValueError(f"{page} has no section {begin} ... {end}")
+    head, rest = old.split(begin)
+    atomic_write(page, f"{head}{begin}\n{text.strip()}\n{end}{rest.split(end)[1]}".encode())
+
+
 def page(directory: Path, pictures: Path) -> str:
     """The text of the page; pictures go to ``pictures``, reduced in size.
 

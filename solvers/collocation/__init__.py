@@ -2,9 +2,10 @@
 
 It shares nothing with the main engine but the equations: that one writes down the exact DMFT of a discretised gradient
 flow, this one discretises the integro-differential equations of the flow. A row at time t lives on the ratios s/t of
-:mod:`dmft.scaled_time` and is advanced by BDF-4 in ln t at fixed ratio, so that the cost grows with ln t only. Older
-rows are read by interpolation; all unknowns of a row are found together by chord Newton with an analytic Jacobian. The
-grid is stretched as t grows, so that the final time need not be known.
+:mod:`dmft.scaled_time` and is advanced by BDF-4 in ln t at fixed ratio, so that the cost grows with ln t as long as the
+nodes resolve the row (limits: docs/engines.md). Older rows are read by interpolation; all unknowns of a row are found
+together by chord Newton with an analytic Jacobian. The grid is stretched as t grows, so that the final time need not be
+known.
 
 ``grid`` is the axis of ratios, ``kernels`` the compiled loops, ``history`` the rows and what the next one needs of
 them, ``system`` what a set of equations must say, ``pspin`` and ``network`` the two sets, ``march`` Newton and the

@@ -20,6 +20,7 @@ from dmft.files import atomic_write
 from dmft.verification import Verification
 from validation.engines import cost, table
 from validation.engines.settings import SETTINGS
+from validation.pages import replace_section
 
 PARTS = ("table", "cost")
 
@@ -87,22 +88,6 @@ def _plain(line: cost.Line) -> dict[str, Any]:
 
 def _json(path: Path, data: Any) -> None:
     atomic_write(path, (json.dumps(data, indent=1) + "\n").encode())
-
-
-def replace_section(page: Path, name: str, text: str) -> None:
-    """Replace what stands between ``<!-- name:begin -->`` and ``<!-- name:end -->`` in a page.
-
-    Raises
-    ------
-    ValueError
-        If the page has no such section.
-    """
-    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
-    old = page.read_text(encoding="utf-8")
-    if old.count(begin) != 1 or old.count(end) != 1 or old.index(begin) > old.index(end):
-        raise ValueError(f"{page} has no section {begin} ... {end}")
-    head, rest = old.split(begin)
-    atomic_write(page, f"{head}{begin}\n{text.strip()}\n{end}{rest.split(end)[1]}".encode())
 
 
 if __name__ == "__main__":
