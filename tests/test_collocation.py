@@ -72,6 +72,20 @@ class TestGrid:
         assert carried[0] == values[0]
         assert carried[-1] == values[-1]
 
+    def test_a_new_grid_leaves_no_kinks(self):
+        # What a row contains on a first grid, at the density of rtol = 1e-6: C of an aging system, two decays.
+        def function(grid):
+            lag = 1e5 * grid.kappa
+            return (0.5 + 0.5 / (1.0 + lag)) * (0.3 + 0.7 * grid.theta**0.4 / (0.3 + 0.7 * grid.theta**0.8))
+
+        old, new = Grid(120, 16.0), Grid(128, 16.7)
+        wide = old.resampling(new) @ function(old) - function(new)
+        stencil = old.stencil(new.theta, new.kappa)
+        narrow = (function(old)[stencil.start[:, None] + np.arange(10)] * stencil.weight).sum(axis=1) - function(new)
+        inside = slice(20, -20)
+        assert np.abs(wide[inside]).max() < 1e-2 * np.abs(narrow[inside]).max()
+        assert np.abs(wide).max() < 1e-4
+
 
 @pytest.mark.parametrize(
     ("system", "until"),
@@ -165,6 +179,19 @@ class TestPSpin:
         times = np.geomspace(1e-3, 1e4, 200)
         assert np.abs(mine.at(times).energy - other.at(times).energy).max() < 1e-7
 
+    @pytest.mark.slow
+    def test_cubic_model_ages_to_very_late_times(self):
+        # E - E_th ~ t^(-2/3). A sawtooth in s, or errors of the interpolation that t amplifies, would shrink the steps
+        # to 1e-3 and below from t = 1e4 on, and end the run before 1e6.
+        solution = dmft.solve(
+            dmft.PSpinProblem(covariance=[0, 0, 0, 1.0]), 1e7, rtol=1e-6, method="collocation", times=(1e5, 1e6)
+        )
+        assert solution.status is dmft.Status.DONE
+        assert len(solution.t) < 700
+        assert solution.stats.rejected < 20
+        gap = [solution.at(t).energy[0] + 2.0 * np.sqrt(2.0 / 3.0) for t in (1e5, 1e6, 1e7)]
+        assert np.diff(np.log10(gap)) == pytest.approx(-2.0 / 3.0, abs=0.01)
+
 
 CASES = {
     "index": (index(), 40.0),
@@ -209,6 +236,19 @@ def test_agrees_with_the_main_engine(name):
         other.residual_correlation(rows[1], rows[0]), abs=1e-4 * other.residual_correlation(0.0, 0.0)
     )
     assert np.median(mine.energy_balance) < 1e-3
+
+
+@pytest.mark.slow
+def test_what_an_early_event_leaves_does_not_stop_a_run():
+    # From a(0) = 0.1 the neurons align within 1/20 of an e-fold in s, which no later grid resolves.
+    problem = dmft.InfiniteWidthProblem(
+        sample_ratio=451.708, a0=0.1, activation=CUBIC, target=dmft.Target.same_as(CUBIC), noise_std=1.0
+    )
+    mine = dmft.solve(problem, 1e5, rtol=1e-5, method="collocation", max_rows=3000)
+    assert mine.status is dmft.Status.DONE
+    other = dmft.solve(problem, 1e5, rtol=1e-5)
+    for time in (1e3, 1e4, 1e5):
+        assert mine.at(time).v[0] == pytest.approx(other.at(time).v[0], abs=2e-5)
 
 
 def test_constraint_and_diagonal_are_exact():

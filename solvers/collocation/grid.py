@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dmft.interpolation import derivative_weights
+from dmft.interpolation import derivative_weights, value_weights
 from dmft.scaled_time import ratio_position, ratios, uniform_stencil
 
 FloatArray = NDArray[np.float64]
@@ -25,6 +25,9 @@ differences of it are unstable."""
 CLOSURE = 6
 """Nodes of the derivative next to x = 1, where it cannot be upwind any more. As polynomials in kappa, not in x, six of
 them leave the spectrum of the transport operator in the left half-plane; seven, or polynomials in x, do not."""
+RESAMPLING_POINTS = 20
+"""Nodes, where there are as many on both sides, of the interpolation that carries rows to a new grid. It leaves a kink
+at every old node, of the size of its error, which then travels through all later rows; aging amplifies it by t."""
 QUADRATURE_ORDER = 8
 
 
@@ -121,11 +124,13 @@ class Grid:
 
     def resampling(self, new: Grid) -> FloatArray:
         """Matrix (new L, L) that carries a row over to another grid. End points stay, bit for bit."""
-        stencil = self.stencil(new.theta, new.kappa)
+        position = ratio_position(self.size, self.stretch, new.theta, new.kappa)
         result = np.zeros((new.size, self.size))
-        rows = np.arange(new.size)
-        for p in range(POINTS):
-            result[rows, stencil.start + p] += stencil.weight[:, p]
+        for row, place in enumerate(position):
+            cell = int(place)
+            half = min(max(min(cell + 1, self.size - 1 - cell), POINTS // 2), RESAMPLING_POINTS // 2)
+            first = min(max(cell + 1 - half, 0), self.size - 2 * half)
+            result[row, first : first + 2 * half] = value_weights(np.arange(first, first + 2.0 * half), place)
         result[[0, -1]] = 0.0
         result[0, 0] = result[-1, -1] = 1.0
         return result

@@ -15,6 +15,8 @@ RESOLVED = 0.03
 """Smallest resolved s and t - s over the fastest time scale."""
 AHEAD, MARGIN = 10.0, 2.5
 """A new grid serves until t is AHEAD / MARGIN times later."""
+AGED = 1e5
+"""Time over the fastest time scale from which the density of nodes grows, with the system's exponent `System.aging`."""
 LEAST_CHANGE = 0.7
 """Least growth of the grid's stretch: every change leaves a kink of the size of the interpolation error."""
 MAX_STEP = 0.4
@@ -22,10 +24,16 @@ MAX_GROWTH = 1.15
 LEAST_STEP = 1e-9
 ROUNDING = 1e-13
 """Change of an iteration, over the natural sizes, that is not asked to become smaller."""
+LANDING = 8
+"""Rows that share the way to a time that must be met: a row at half the distance would disturb those after it."""
 SLACK = 2.0
 SAFETY = 0.85
 KINK = 100.0
-"""Error over the tolerance that a row next to a change of grid or equations may have."""
+"""Error over the tolerance that a row next to a change of grid or equations may have without further question."""
+KINK_SHARE, KINK_GROWTH = 0.5, 3.0
+"""A larger one is a kink if SHORTER of the step leaves this share of it, and for the next rows if it has not grown by
+more than this factor."""
+SHORTER = 0.3
 ITERATIONS = 20
 WORTH = 8
 """Iterations still to come at which a new Jacobian is cheaper than going on with the old one."""
@@ -52,6 +60,7 @@ class Marcher:
         self.history = History(self._grid(log_t), values, scalars, log_t)
         self.step = 0.3
         self.unsettled = 0  # rows whose prediction still reaches over the last change of grid or equations
+        self.kink = self.refused = np.inf  # error that the last such change is known to leave; that of the last try
         self.iterations = self.factorisations = 0
         self._factors: tuple[FloatArray, FloatArray] | None = None
         self._scale = self._row_scale = np.zeros(0)
@@ -62,7 +71,9 @@ class Marcher:
 
     def _grid(self, log_t: float, least: float = 0.0) -> Grid:
         stretch = max(self._stretch(log_t, AHEAD), least)
-        return Grid(max(24, int(np.ceil(nodes_per_fold(self.tolerance) * stretch)) + 12), stretch)
+        late = RESOLVED / MARGIN * float(np.exp(stretch))  # last time of the grid over the fastest time scale
+        nodes = nodes_per_fold(self.tolerance) * max(1.0, late / AGED) ** self.system.aging * stretch
+        return Grid(max(24, int(np.ceil(nodes)) + 12), stretch)
 
     def attempt(self, step: float) -> tuple[RowState, FloatArray, float] | None:
         """Solve the row at ``step`` after the newest in ln t: the row, its scalars (S,), its local error."""
@@ -117,27 +128,40 @@ class Marcher:
         The step for the next try is set in both cases.
         """
         left = log_t - self.history.newest
-        step = left if 1.001 * self.step > left else (0.5 * left if 1.8 * self.step > left else self.step)
+        ahead = int(np.ceil(left / (1.001 * self.step)))
+        step = left / ahead if ahead <= LANDING else self.step
         result = self.attempt(step)
         if result is None or not np.isfinite(result[2]):
             self.step = 0.5 * step
             return None
         state, scalars, error = result
         ideal = step * SAFETY * (self.tolerance / max(error, 1e-6 * self.tolerance)) ** (1.0 / (ORDER + 1))
-        if self.unsettled > 0 and error <= KINK * self.tolerance:
+        if self.unsettled > 0 and self._is_kink(error):
             # The prediction sees the kink that a new grid leaves, the row itself hardly does; smaller steps would not
             # help. Their length stays.
             self.unsettled -= 1
             ideal = max(ideal, step)
         elif error > SLACK * self.tolerance:
-            self.step = max(0.3 * step, min(0.9 * step, ideal))
+            self.refused = error
+            self.step = max(SHORTER * step, min(0.9 * step, ideal))
             return None
+        self.refused = np.inf
         self.step = min(MAX_STEP, MAX_GROWTH * step, ideal)
         if self.system.switches(self.frame.newest_diagonal, state.values[-1]):
-            self.unsettled = ORDER + 1
+            self._unsettle()
         self.history.append(log_t if step == left else self.frame.log_t, state.values, scalars)
         self._regrid(state, scalars)
         return result
+
+    def _is_kink(self, error: float) -> bool:
+        """Whether the error of a row next to a change is what the change left, which no step makes smaller."""
+        if KINK_SHARE * self.refused < error < np.inf:
+            self.kink = error
+        return error <= KINK * self.tolerance or error <= KINK_GROWTH * self.kink < np.inf
+
+    def _unsettle(self) -> None:
+        self.unsettled = ORDER + 1
+        self.kink = self.refused = np.inf
 
     def _regrid(self, state: RowState, scalars: FloatArray) -> None:
         """Stretch the grid when its ends no longer resolve the fastest time scale."""
@@ -146,7 +170,7 @@ class Marcher:
         if self._stretch(log_t, MARGIN) > self.history.grid.stretch + 1e-9:
             self.history.resample(self._grid(log_t, self.history.grid.stretch + LEAST_CHANGE))
             self._factors = None
-            self.unsettled = ORDER + 1
+            self._unsettle()
 
     # ---------------------------------------------------------------------------------------------- checkpoints
 
@@ -159,7 +183,7 @@ class Marcher:
             arrays |= {"scale": self._scale, "row_scale": self._row_scale}
         grid = history.grid
         record = {"size": grid.size, "stretch": grid.stretch, "step": self.step, "rate": self.rate}
-        record |= {"unsettled": self.unsettled}
+        record |= {"unsettled": self.unsettled, "kink": self.kink, "refused": self.refused}
         record |= {"iterations": self.iterations, "factorisations": self.factorisations}
         return arrays, record
 
@@ -170,6 +194,7 @@ class Marcher:
         history.log_t, history.rows, history.scalars = arrays["log_t"], arrays["rows"], arrays["scalars"]
         history.count = len(history.log_t)
         self.step, self.rate, self.unsettled = record["step"], record["rate"], int(record["unsettled"])
+        self.kink, self.refused = record["kink"], record["refused"]
         self.iterations, self.factorisations = int(record["iterations"]), int(record["factorisations"])
         self._factors = None
         if "lu" in arrays:

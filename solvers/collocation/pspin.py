@@ -25,6 +25,10 @@ class PSpinSystem(System):
     functions = 2
     layout = Layout(slice(0, 2), slice(0, 2), pairs((0, C), (1, R)), pairs((0, C), (0, R)))
 
+    # While it ages, t multiplies the error of an interpolation in the balance that decides the slow motion. The error,
+    # of tenth order in the density of nodes, must fall like 1/t^2 (measured for p = 3).
+    aging = 0.2
+
     def __init__(self, form: Formulation) -> None:
         self._f = derivatives(form.covariance)
 

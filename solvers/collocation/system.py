@@ -65,11 +65,14 @@ class System(ABC):
         The U of them that are unknown; the others follow from them at the same node.
     layout : Layout
         Integrals.
+    aging : float
+        Exponent of t with which the density of nodes grows late.
     """
 
     functions: ClassVar[int]
     unknowns: ClassVar[tuple[int, ...]]
     layout: ClassVar[Layout]
+    aging: ClassVar[float] = 0.0
 
     @abstractmethod
     def initial(self) -> tuple[FloatArray, FloatArray]:
