@@ -251,11 +251,17 @@ def _lingering(panel: Axes, found: Study) -> None:
         shade = colormaps["viridis"](0.92 * place / max(1, len(runs) - 1))
         panel.semilogx(f.curves["t"][1:], f.curves["v"][1:], color=shade, lw=1.0)
         if place in (0, len(runs) - 1):
-            panel.semilogx([], [], color=shade, lw=1.0, label=rf"{_RATIO[:-1]} = {f.what.sample_ratio:.5g}$")
+            panel.semilogx([], [], color=shade, lw=1.0, label=rf"{_RATIO[:-1]} = {_number(f.what.sample_ratio)}$")
     panel.set_xlim(1e-1, None)
     panel.set_xlabel(_TIME)
     panel.set_ylabel("overlap $v$")
     panel.legend(loc="lower left", fontsize=7)
+
+
+def _number(x: float) -> str:
+    """Four digits, in TeX; powers of ten from 10^5 on."""
+    power = int(np.floor(np.log10(1.00005 * x)))
+    return f"{x:.4g}" if power < 5 else rf"{x / 10.0**power:.2f} \cdot 10^{{{power}}}"
 
 
 def _divergences(panel: Axes, found: Study) -> None:
