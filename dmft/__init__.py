@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from dmft import limits
     from dmft.activations import Activation
     from dmft.files import load
+    from dmft.optimizers import SGD, GradientDescent, Momentum
     from dmft.problems import GeneralProblem, GroupedProblem, InfiniteWidthProblem, PSpinProblem, SymmetricProblem
     from dmft.simulation import Simulation
     from dmft.solution import Solution
@@ -31,10 +32,13 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "SGD",
     "Activation",
     "GeneralProblem",
+    "GradientDescent",
     "GroupedProblem",
     "InfiniteWidthProblem",
+    "Momentum",
     "PSpinProblem",
     "Simulation",
     "Solution",
@@ -53,10 +57,13 @@ __all__ = [
 ]
 
 _HOME = {
+    "SGD": "dmft.optimizers",
     "Activation": "dmft.activations",
     "GeneralProblem": "dmft.problems",
+    "GradientDescent": "dmft.optimizers",
     "GroupedProblem": "dmft.problems",
     "InfiniteWidthProblem": "dmft.problems",
+    "Momentum": "dmft.optimizers",
     "PSpinProblem": "dmft.problems",
     "Simulation": "dmft.simulation",
     "Solution": "dmft.solution",

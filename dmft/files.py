@@ -32,8 +32,9 @@ from dmft.hdf5 import (
     scale,
     write_parameters,
 )
+from dmft.optimizers import from_dict as optimizer_from_dict
 from dmft.scaled_time import ScaledTwoTime, ratios
-from dmft.schema import CURVE_TEXTS, SCALE_TEXTS, SCALED_TEXTS, TWO_TIME_TEXTS, VERIFICATION_TEXTS
+from dmft.schema import CURVE_TEXTS, SCALE_TEXTS, SCALED_TEXTS, TWO_TIME_TEXTS, UPDATE_TEXT, VERIFICATION_TEXTS
 from dmft.simulation import Simulation
 from dmft.simulation_files import is_simulation, read_simulation, save_simulation, save_simulation_csv
 from dmft.solution import Solution, Stats, mode_names
@@ -70,6 +71,8 @@ def _canonical_json(solution: Solution) -> str:
     }
     if solution.verification is not None:  # files without one stay what they were
         record["verification"] = solution.verification.to_dict()
+    if solution.optimizer is not None:
+        record["optimizer"] = solution.optimizer.to_dict()
     return json.dumps(record, sort_keys=True, allow_nan=False, separators=(",", ":"))
 
 
@@ -86,6 +89,8 @@ def _arrays(solution: Solution) -> dict[str, np.ndarray[Any, Any]]:
     """All arrays from which a solution is rebuilt, by their place in the file."""
     arrays = {f"curves/{name}": getattr(solution, name) for name in ("t", *solution.curve_names)}
     arrays["curves/order"] = solution.order
+    if solution.updates is not None:
+        arrays["curves/update"] = solution.updates
     if not solution.has_two_time:
         return arrays
     arrays["two_time/row"] = solution.row_index
@@ -130,6 +135,8 @@ def _image(solution: Solution) -> bytes:
         if solution.scaled is not None:
             _write_scaled(file.create_group("scaled_two_time"), solution, solution.scaled)
         parameters = {**solution.problem.to_dict(), "rtol": solution.rtol, "method": solution.method}
+        if solution.optimizer is not None:
+            parameters["optimizer"] = solution.optimizer.to_dict()
         write_parameters(file.create_group("parameters"), parameters, record, solution.config_text)
         stats = file.create_group("stats")
         for name, number in asdict(solution.stats).items():
@@ -165,6 +172,8 @@ def _write_curves(group: h5py.Group, solution: Solution, arrays: Mapping[str, np
         group, "order", arrays["curves/order"], "order", "polynomial order of each time row, for interpolation"
     )
     attach(group, order, ("t",))
+    if "curves/update" in arrays:
+        attach(group, dataset(group, "update", arrays["curves/update"], *UPDATE_TEXT), ("t",))
 
 
 def _write_two_time(group: h5py.Group, solution: Solution, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:
@@ -289,7 +298,9 @@ def _read(file: h5py.File) -> Solution:
     formulation = problem.formulation()
     network = formulation.residual_sector
     arrays = {
-        f"curves/{key}": file[f"curves/{key}"][...] for key in ("t", "order", *CURVE_TEXTS) if key in file["curves"]
+        f"curves/{key}": file[f"curves/{key}"][...]
+        for key in ("t", "order", "update", *CURVE_TEXTS)
+        if key in file["curves"]
     }
     if "two_time" in file:
         arrays |= {
@@ -337,6 +348,8 @@ def _read(file: h5py.File) -> Solution:
         config_text=record["config_text"],
         verification=Verification.from_dict(record["verification"]) if "verification" in record else None,
         scaled=scaled,
+        optimizer=optimizer_from_dict(record["optimizer"]) if "optimizer" in record else None,
+        updates=arrays.get("curves/update"),
     )
 
 
@@ -345,12 +358,16 @@ def save_csv(solution: Solution, path: str | PathLike[str]) -> None:
 
     Numbers read back exactly. Errors as `save`.
     """
-    columns = solution.columns()
+    columns: dict[str, Any] = {**solution.columns()}
     text = io.StringIO()
     text.write(f"# DMFT of a {solution.problem.name} problem; all columns are dimensionless (units 1)\n")
     text.write(f"# status: {solution.status.value}; rtol: {solution.rtol!r}; method: {solution.method}\n")
     text.write(f"# problem: {json.dumps(solution.problem.to_dict(), sort_keys=True)}\n")
     text.write(f"# t: {SCALE_TEXTS['t'][1]}\n")
+    if solution.optimizer is not None and solution.updates is not None:
+        columns = {"t": columns.pop("t"), "update": solution.updates, **columns}
+        text.write(f"# optimizer: {json.dumps(solution.optimizer.to_dict(), sort_keys=True)}\n")
+        text.write(f"# update: {UPDATE_TEXT[1]}\n")
     axes = _axes(solution)
     for name in solution.curve_names:
         dimensions = [d for d in CURVE_TEXTS[name][0][1:] if d in axes]
@@ -358,5 +375,5 @@ def save_csv(solution: Solution, path: str | PathLike[str]) -> None:
         text.write(f"# {name}: {CURVE_TEXTS[name][1]}, {CURVE_TEXTS[name][2]}{index}\n")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
-    writer.writerows(zip(*([repr(float(x)) for x in column] for column in columns.values()), strict=True))
+    writer.writerows(zip(*([repr(x) for x in column.tolist()] for column in columns.values()), strict=True))
     atomic_write(path, text.getvalue().encode())

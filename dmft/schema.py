@@ -22,6 +22,7 @@ CURVE_TEXTS: dict[str, tuple[tuple[str, ...], str, str]] = {
         "|lhs-rhs|/max(|lhs|,|rhs|) of the energy identity, an a-posteriori error",
     ),
 }
+UPDATE_TEXT = ("update", "updates made before each row; one advances t by (learning rate) d/n")
 TWO_TIME_TEXTS: dict[str, tuple[tuple[str, ...], str, str]] = {
     "correlation": (
         ("mode", "t", "t_prime"),

@@ -23,6 +23,7 @@ from dmft.status import Status
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from dmft.optimizers import Optimizer
     from dmft.problems import Problem
     from dmft.scaled_time import ScaledTwoTime
     from dmft.simulation import Simulation
@@ -303,6 +304,12 @@ class Solution(Curves):
         The two-time functions on (ln t, s/t), of engines that have them so. `correlation` and the other functions of
         two times then interpolate there, which resolves t - s down to the fastest time scale; ``two_time`` holds
         samples.
+    optimizer : Optimizer or None
+        The discrete optimiser; None for gradient flow. With one, rows are exact and ``rtol`` is 0, ``nu`` is
+        (|w~| - 1)/Delta of the update that leaves the row, Delta the time of an update and w~ its first layer before
+        normalisation, and ``energy_balance`` measures the distance from gradient flow.
+    updates : (N,) int or None
+        Updates made before each row, where there is an optimizer.
 
     Raises
     ------
@@ -336,6 +343,8 @@ class Solution(Curves):
         config_text: str = "",
         verification: Verification | None = None,
         scaled: ScaledTwoTime | None = None,
+        optimizer: Optimizer | None = None,
+        updates: ArrayLike | None = None,
     ) -> None:
         super().__init__(
             problem=problem,
@@ -366,6 +375,14 @@ class Solution(Curves):
         self.config_text = config_text
         self.verification = verification
         self.scaled = scaled
+        if (optimizer is None) != (updates is None):
+            raise ValueError("updates are needed exactly when there is an optimizer")
+        self.optimizer = optimizer
+        self.updates: IntArray | None = None
+        if updates is not None:
+            self.updates = _frozen("updates", updates, (rows,), np.int64)
+            if self.updates[0] < 0 or np.any(np.diff(self.updates) <= 0):
+                raise ValueError("updates must count from 0 or more, in increasing order")
 
     def _store_two_time(
         self,
@@ -776,6 +793,8 @@ class Solution(Curves):
                 head += f", {formulation.groups} groups"
         else:
             head = f"{self.problem.name} model"
+        if self.optimizer is not None:
+            head += f", {self.optimizer.kind} at learning rate {self.optimizer.learning_rate:g}"
         moments = [("start", float(self.t[0]))]
         if formulation.residual_sector and self.minimum().found_interior:
             moments.append(("test minimum", self.minimum().time))
@@ -796,6 +815,8 @@ class Solution(Curves):
         error += f"energy balance {balance:.1e} (median)"
         if self.method.startswith("limit:"):  # what a limit leaves out is of higher order in 1/m, and not measured here
             error = f"error  not estimated: a limit, solved at rtol {self.rtol:.1e}"
+        if self.optimizer is not None:
+            error = f"error  none of discretisation; energy balance {balance:.1e} (median) is the distance from flow"
         check = [] if self.verification is None else [f"check  {self.verification.verdict}"]
         return "\n".join(
             [

@@ -164,8 +164,8 @@ class Verification:
             return f"not checked to the end ({by}): {self.message}; so far {found}"
         text = f"DIFFERS from {by}: {found}, allowed {self.allowed:.1e}"
         if self.amplification is not None:
-            text += f"; errors of rtol are amplified {self.amplification:.3g} times here"
-            text += ", which explains it" if self.explained else ", which does not explain it"
+            text += f"; a tenfold smaller rtol changes that curve by {self.amplification:.3g} rtol"
+            text += ", which explains it: rtol is too large here" if self.explained else ", which does not explain it"
         return text
 
     def to_dict(self) -> dict[str, Any]:

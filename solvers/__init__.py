@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 from dmft._validate import boolean, integer, real
 from dmft.status import Status
 from solvers.base import CannotResumeError, Options, Progress, ProgressCallback
+from solvers.descent import DescentOptions
 
 if TYPE_CHECKING:
+    from dmft.optimizers import Optimizer
     from dmft.problems import Problem
     from dmft.solution import Solution
     from dmft.verification import Verification
@@ -91,15 +93,18 @@ class _Runner:
             if finished is not None:
                 finished.config_text = options.config_text
                 return finished
-        engine = _engine(self.problem, options.method)(self.problem, options)
+        from solvers.interrupts import deferred
+
+        engine = _engine(self.problem, options)(self.problem, options)
         solution: Solution
         if self.progress is True:
             from solvers.progress import bar
 
-            with bar() as callback:
-                solution = engine.run(callback, checkpointer, resume)
+            with bar() as callback, deferred(callback) as after_row:
+                solution = engine.run(after_row, checkpointer, resume)
         else:
-            solution = engine.run(self.progress or None, checkpointer, resume)
+            with deferred(self.progress or None) as after_row:
+                solution = engine.run(after_row, checkpointer, resume)
         return solution
 
     def verified(self, solution: Solution, options: Options, planned: Plan, resume: bool) -> Verification:
@@ -122,10 +127,19 @@ class _Runner:
         return verify(solution, options, planned, again)
 
 
-def _engine(problem: Problem, method: str) -> Any:
+def _engine(problem: Problem, options: Options) -> Any:
     from dmft.limits import Limit
 
+    method = options.method
+    if isinstance(options, DescentOptions):
+        from solvers.descent.engine import DescentEngine
+
+        return DescentEngine
     if isinstance(problem, Limit):
+        if method not in ("auto", "bdf"):
+            raise ValueError(
+                f"method must be 'auto' for a limit, whose equations are solved in one way, got {method!r}"
+            )
         from solvers.limits import LimitEngine
 
         return LimitEngine
@@ -135,12 +149,42 @@ def _engine(problem: Problem, method: str) -> Any:
     return engine.load()
 
 
+def _descent_options(
+    problem: Problem,
+    optimizer: Optimizer,
+    method: str,
+    verify: bool,
+    t_final: float,
+    max_rows: int,
+    config_text: str,
+) -> DescentOptions:
+    """Options of a run of discrete updates; what does not go with them is refused."""
+    from dmft.optimizers import Optimizer, check_problem
+
+    if not isinstance(optimizer, Optimizer):
+        raise TypeError(f"optimizer must be a GradientDescent, Momentum or SGD, got {type(optimizer).__name__}")
+    check_problem(problem)
+    if method != "auto":
+        raise ValueError(f"method must be 'auto' with an optimizer, which has one engine, got {method!r}")
+    if verify:
+        raise ValueError("verify=True is not available with an optimizer: there is no second engine for updates yet")
+    return DescentOptions(
+        t_final=t_final,
+        rtol=0.0,
+        method=optimizer.kind,
+        max_rows=max_rows,
+        config_text=config_text,
+        optimizer=optimizer,
+    )
+
+
 def solve(
     problem: Problem,
     t_final: float,
     *,
     rtol: float = 1e-4,
     method: str = "auto",
+    optimizer: Optimizer | None = None,
     times: Iterable[float] | None = None,
     progress: bool | ProgressCallback | None = None,
     checkpoint: str | PathLike[str] | None = None,
@@ -157,13 +201,20 @@ def solve(
     problem : Problem
         Symmetric, grouped, general, infinite-width or p-spin, or a limit of a network problem (`dmft.limits`).
     t_final : float
-        Last time, in the unit of [MU].
+        Last time, in the unit of [MU]. With an optimizer it is rounded to a whole number of updates, 1 at least.
     rtol : float
-        Relative accuracy of the curves, 1e-10 to 0.1.
+        Relative accuracy of the curves, 1e-10 to 0.1. Without meaning for an optimizer, whose updates are exact.
     method : str
-        ``"auto"``; ``"bdf"`` (variable order), ``"bdf1"`` ... ``"bdf5"`` (fixed order).
+        ``"auto"``, which is ``"bdf"``; ``"bdf"`` (variable order), ``"bdf1"`` ... ``"bdf5"`` (fixed order);
+        ``"collocation"``, the second engine, for p-spin, symmetric and infinite-width problems with at most one latent
+        direction. Limits take "auto" only.
+    optimizer : GradientDescent, Momentum or SGD, optional
+        Solve the DMFT of these updates, which is exact at any learning rate, instead of gradient flow. For symmetric,
+        grouped and general networks; every update is a row. Memory grows with the square of the number of updates and
+        time with its cube: 2000 of a symmetric network take 100 MB and some seconds.
     times : iterable of float, optional
-        Times at which a row is wanted exactly. (Any other time is interpolated by ``solution.at``.)
+        Times at which a row is wanted exactly. (Any other time is interpolated by ``solution.at``.) With an optimizer
+        they must lie in range and change nothing.
     progress : bool or callable, optional
         True for a progress bar, or a function of a :class:`Progress`, called after every row.
     checkpoint : path, optional
@@ -190,7 +241,8 @@ def solve(
     Raises
     ------
     TypeError, ValueError
-        Bad arguments; ``CannotResumeError`` (a ValueError) for a checkpoint of another run.
+        Bad arguments; ``CannotResumeError`` (a ValueError) for a checkpoint of another run; an optimizer with more
+        updates than fit into memory, with the number that would.
     """
     if not hasattr(problem, "formulation"):
         raise TypeError(f"problem must be a problem such as SymmetricProblem, got {type(problem).__name__}")
@@ -200,25 +252,34 @@ def solve(
         raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
     max_rows = integer("max_rows", max_rows, low=2)
     verify = boolean("verify", verify)
+    if progress is not None and not isinstance(progress, bool) and not callable(progress):
+        raise TypeError(
+            f"progress must be True, False, None or a function of a Progress, got {type(progress).__name__}"
+        )
+    if checkpoint is not None and not isinstance(checkpoint, str | PathLike):
+        raise TypeError(f"checkpoint must be a path, got {type(checkpoint).__name__}")
     checkpoint_interval = real("checkpoint_interval", checkpoint_interval, low=0.0)
     wanted = () if times is None else tuple(sorted({real("times", time, low=0.0) for time in times} - {0.0}))
     if wanted and wanted[-1] > t_final:
         raise ValueError(f"times must lie in [0, t_final] = [0, {t_final:g}], got {wanted[-1]:g}")
-    for before, after in itertools.pairwise(wanted):
+    for before, after in itertools.pairwise(wanted if optimizer is None else ()):
         if after - before < 1e-3 * after:
             raise ValueError(f"times must differ by a thousandth at least, got {before:.12g} and {after:.12g}")
     if resume and checkpoint is None:
         raise ValueError("resume needs checkpoint, the file to resume from")
     if resume and not Path(checkpoint).exists():  # type: ignore[arg-type]
         raise CannotResumeError(f"checkpoint {checkpoint} does not exist; leave out resume to start afresh")
-    options = Options(
-        t_final=t_final,
-        rtol=rtol,
-        method="bdf" if method == "auto" else method,
-        times=wanted,
-        max_rows=max_rows,
-        config_text=config_text,
-    )
+    if optimizer is None:
+        options = Options(
+            t_final=t_final,
+            rtol=rtol,
+            method="bdf" if method == "auto" else method,
+            times=wanted,
+            max_rows=max_rows,
+            config_text=config_text,
+        )
+    else:
+        options = _descent_options(problem, optimizer, method, verify, t_final, max_rows, config_text)
     runner = _Runner(problem, progress, None if checkpoint is None else Path(checkpoint), checkpoint_interval)
     planned = None
     if verify:  # an engine that cannot be imported is found out before anything is computed

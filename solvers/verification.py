@@ -166,8 +166,8 @@ def differences(solution: Solution, other: Solution, times: FloatArray) -> tuple
     Parameters
     ----------
     solution : Solution
-        Its curves give the scale.
     other : Solution
+        Gives the scale where the curve of ``solution`` is 0.
     times : (N,) float
         Inside the range of both; without any there are no differences.
     """
@@ -180,12 +180,13 @@ def differences(solution: Solution, other: Solution, times: FloatArray) -> tuple
     for name in ("energy", "a", "v", "train_error", "test_error", "nu"):
         if name not in one.curve_names or not moves.get(name, True):
             continue
-        reference = np.asarray(getattr(one, name))
-        error = np.abs(reference - np.asarray(getattr(two, name)))
-        size = np.abs(reference) if name in POINTWISE else np.full(error.shape, np.abs(reference).max())
+        first, second = (np.asarray(getattr(at, name)) for at in (one, two))
+        error = np.abs(first - second)
+        size = np.abs(first) if name in POINTWISE else np.full(error.shape, np.abs(first).max())
+        size = np.where(size > 0.0, size, np.abs(second))  # a curve that is wrongly 0 is wrong by all of it
         error = np.divide(error, size, out=np.zeros_like(error), where=size > 0.0)
         if name == "train_error":
-            error[reference <= TRAIN_FLOOR * _noise(solution)] = 0.0
+            error[np.maximum(first, second) <= TRAIN_FLOOR * _noise(solution)] = 0.0
         error = error.reshape(len(times), -1).max(axis=1)
         place = int(error.argmax())
         result.append(Difference(curve=name, largest=float(error[place]), time=float(times[place])))

@@ -318,3 +318,29 @@ def test_checkpoints_are_written_at_intervals_only(tmp_path: Path, monkeypatch: 
     run = dmft.solve(problem(), T_FINAL, rtol=RTOL, checkpoint=tmp_path / "often", checkpoint_interval=0.0)
     # Spread to a twentieth of the time: at most that many of the rows, and the first one early.
     assert written and len(written) < run.stats.rows
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs POSIX timers")
+@pytest.mark.parametrize("method", ["bdf", "collocation"])
+def test_ctrl_c_at_any_moment_loses_no_bit(method: str, tmp_path: Path) -> None:
+    def run(**more: Any) -> dmft.Solution:
+        return dmft.solve(problem(), 20.0, rtol=1e-4, method=method, **more)
+
+    whole = run()
+    interrupted = 0
+    previous = signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        for share in (0.2, 0.5, 0.8):
+            path = tmp_path / f"{share}.checkpoint"
+            signal.setitimer(signal.ITIMER_REAL, share * whole.stats.wall_time)
+            solution = run(checkpoint=path)
+            signal.setitimer(signal.ITIMER_REAL, 0.0)
+            if solution.status is dmft.Status.INTERRUPTED:
+                interrupted += 1
+                solution = run(checkpoint=path, resume=True)
+            for name in ("t", "a", "v", "nu", "train_error", "energy_balance"):
+                np.testing.assert_array_equal(getattr(solution, name), getattr(whole, name), err_msg=name)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, previous)
+    assert interrupted > 0

@@ -89,8 +89,8 @@ def null_reports(random, count, replicas, dimensions, memory, power=0.5):
     ("replicas", "dimensions", "memory", "power"),
     [
         ((8,), (100,), 0.95, 0.5),
-        ((8, 8), (50, 100), 0.95, 0.5),
-        ((8, 8, 8), (50, 100, 200), 0.95, 0.5),
+        pytest.param((8, 8), (50, 100), 0.95, 0.5, marks=pytest.mark.slow),
+        pytest.param((8, 8, 8), (50, 100, 200), 0.95, 0.5, marks=pytest.mark.slow),
         ((8, 8, 8), (50, 100, 200), 0.3, 0.5),
         ((20, 12, 6), (50, 100, 200), 0.95, 0.5),
         ((10, 10), (50, 200), 0.95, 0.0),  # variances that do not depend on d, against the assumption

@@ -69,7 +69,9 @@ def test_quadratic_pspin(t_final: float, rtol: float) -> None:
     assert found["energy"] < 3 * rtol, found
 
 
-@pytest.mark.parametrize(("t_final", "rtol", "first"), [(20.0, 3e-8, 0.0), (1e6, 1e-6, 1e3)])
+@pytest.mark.parametrize(
+    ("t_final", "rtol", "first"), [(20.0, 3e-8, 0.0), pytest.param(1e6, 1e-6, 1e3, marks=pytest.mark.slow)]
+)
 def test_quadratic_pspin_to_a_millionth(t_final: float, rtol: float, first: float) -> None:
     # The integrated response is read from R_nk over quadrature weights, which carries the parasitic modes of the
     # formula: they have died out some 25 rows from the diagonal for K = 4, here at t - s = t/2. Nearer it is worse:

@@ -98,7 +98,13 @@ def test_interruptions_keep_complete_files(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize(
-    "change", ["model.noise_std=0.6", "simulate.seed=1", "simulate.replicas=5", "solve.t_final=0.4"]
+    "change",
+    [
+        "model.noise_std=0.6",
+        "simulate.seed=1",
+        pytest.param("simulate.replicas=5", marks=pytest.mark.slow),
+        pytest.param("solve.t_final=0.4", marks=pytest.mark.slow),
+    ],
 )
 def test_other_parameters_are_not_served_from_old_files(change: str, tmp_path: Path, forbid) -> None:
     text = TINY.replace("times = [0.0, 0.25, 0.5]\n", "").replace("pair_times = [0.5]\n", "")

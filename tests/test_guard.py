@@ -55,7 +55,7 @@ right = equations.output_field
 equations.output_field = lambda *given: 0.9 * right(*given)
 """,
 }
-QUICK = ("sign of the Onsager term of the memory kernel", "factor two in the noise kernel")
+QUICK = ("sign of the Onsager term of the memory kernel",)
 
 
 def solved(error: str, out: Path, t_final: float, rtol: float = 2e-3) -> dmft.Solution:

@@ -79,7 +79,7 @@ def euler(p: dmft.InfiniteWidthProblem, t_final: float, steps: int) -> dict[str,
 @pytest.mark.parametrize(
     "changes",
     [
-        {},
+        pytest.param({}, marks=pytest.mark.slow),
         {"sample_ratio": 0.7, "a0": -0.8, "v0": 0.3},
         {"target": dmft.Target.noise(), "activation": QUAD, "train_second_layer": False, "noise_std": 1.0},
     ],
@@ -99,6 +99,7 @@ def test_the_limit_solves_its_own_equations(changes: dict[str, Any]) -> None:
         assert doubt < 3e-3
 
 
+@pytest.mark.slow
 def test_finite_widths_approach_it_as_one_over_m() -> None:
     p = problem()
     times = np.geomspace(0.1, 30.0, 12)

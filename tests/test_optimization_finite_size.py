@@ -27,6 +27,7 @@ from validation.optimization.finite_size import (
     run,
     train,
 )
+from validation.optimization.finite_size import __main__ as command
 
 TIMES = np.append(0.0, np.geomspace(0.1, 1e4, 200))
 
@@ -264,6 +265,20 @@ def test_finished_replicas_are_not_run_again(tmp_path: Path) -> None:
     seen.clear()
     again, _ = run(tmp_path, small, progress=lambda done, total, key: seen.append(key))
     assert not seen and again == found
+
+
+def test_command_writes_numbers_figure_and_the_table_of_the_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = synthetic()
+    monkeypatch.setattr(command, "run", lambda out, **options: (found, True))
+    page = tmp_path / "page.md"
+    page.write_text("Text.\n\n<!-- table: finite-size -->\nold\n<!-- end -->\n\nMore.\n")
+    assert command.main(["--out", str(tmp_path), "--page", str(page)]) == 0
+    table = markdown(found).strip()
+    assert page.read_text() == f"Text.\n\n<!-- table: finite-size -->\n{table}\n<!-- end -->\n\nMore.\n"
+    assert table in capsys.readouterr().out
+    assert FiniteSize.from_json(tmp_path / "finite_size.json") == found and (tmp_path / "finite_size.png").exists()
 
 
 def test_plan_is_on_both_sides_of_the_threshold_and_can_interpolate() -> None:

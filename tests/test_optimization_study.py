@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import numpy as np
 import pytest
 
 from validation.optimization import study, tables
+from validation.optimization.__main__ import main as study_command
+from validation.optimization.finite_size.__main__ import main as finite_size_command
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +89,44 @@ def test_pages_get_their_tables(summary: dict[str, Any]) -> None:
 def test_every_table_of_the_page_is_known() -> None:
     page = (Path(__file__).parent.parent / "docs" / "optimization.md").read_text(encoding="utf-8")
     names = {line.split()[2] for line in page.splitlines() if line.startswith("<!-- table:")}
-    assert names == set(tables.TABLES)
+    assert names == {*tables.TABLES, *tables.ELSEWHERE}
+
+
+def test_tables_of_other_commands_stay_and_can_be_replaced(summary: dict[str, Any]) -> None:
+    page = "<!-- table: growing -->\nold\n<!-- end -->\n\n<!-- table: finite-size -->\nkept\n<!-- end -->\n"
+    assert tables.fill(page, summary).endswith("<!-- table: finite-size -->\nkept\n<!-- end -->\n")
+    new = tables.replace_table(page, "finite-size", "| m |\n|---|\n| 1 |\n")
+    assert new == page.replace("kept", "| m |\n|---|\n| 1 |")
+    with pytest.raises(ValueError, match="table: finite-size"):
+        tables.replace_table(page[: page.index("<!-- table: finite")], "finite-size", "new")
+
+
+@pytest.mark.parametrize("command", [study_command, finite_size_command])
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        (None, "cannot be read"),
+        ("No tables.\n", "has no table"),
+        ("<!-- table: shrinking -->\n<!-- end -->\n", "table must be one of"),
+        ("<!-- table: growing -->\n<!-- end -->\n<!-- table: finite-size -->\n<!-- end -->\n", "cannot be written"),
+    ],
+)
+def test_pages_are_looked_at_before_the_runs(
+    command: Callable[[Sequence[str]], int],
+    text: str | None,
+    word: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    page = tmp_path / "page.md"
+    if text is not None:
+        page.write_text(text)
+    monkeypatch.setattr(tables.os, "access", lambda path, mode: False)  # root may write what is read-only
+    with pytest.raises(SystemExit) as ended:
+        command(["--out", str(tmp_path / "out"), "--page", str(page)])
+    assert ended.value.code == 2 and not (tmp_path / "out").exists()
+    assert word in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_table_of_both_engines_has_the_accepted_ends_and_counts_the_others() -> None:

@@ -272,7 +272,9 @@ def test_teacher_of_neurons_has_no_law_of_split_least_squares():
     )
 
 
-@pytest.mark.parametrize(("suffix", "start"), [("png", b"\x89PNG"), ("pdf", b"%PDF")])
+@pytest.mark.parametrize(
+    ("suffix", "start"), [("png", b"\x89PNG"), pytest.param("pdf", b"%PDF", marks=pytest.mark.slow)]
+)
 def test_files(tmp_path, suffix, start):
     result = fabricate(scales=(1e-3, 1e-2))
     path = tmp_path / f"figure.{suffix}"

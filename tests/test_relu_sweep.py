@@ -190,6 +190,7 @@ def test_a_stopped_sweep_goes_on_with_the_same_bits(tiny: SweepResult, tmp_path:
     assert sweep.fingerprint(replace(TINY, seed=1)) != sweep.fingerprint(TINY)
 
 
+@pytest.mark.slow
 def test_workers_give_the_same_runs(tiny: SweepResult) -> None:
     # Not bit for bit: code compiled in this very process rounds differently from the same code out of the cache.
     parallel = sweep.run(TINY, workers=2)

@@ -197,7 +197,7 @@ def test_task_that_kills_every_worker_is_given_up(notes: Path) -> None:
     assert starts(notes) == ["t0", "t1", "t1", "t2", "t3"]
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_bad_functions_fail_their_task(workers: int) -> None:
     tasks = [Task(payload, payload) for payload in ("exit", "list", "objects", "ragged", "names")]
     outcome = run(odd, tasks, workers=workers)
@@ -209,6 +209,7 @@ def test_bad_functions_fail_their_task(workers: int) -> None:
     assert "not a dictionary of arrays" in outcome.failures["names"]
 
 
+@pytest.mark.slow
 def test_process_that_leaves(notes: Path) -> None:
     def leave(_: object) -> dict[str, Any]:
         os._exit(7)
@@ -246,7 +247,7 @@ def test_bad_arguments(tmp_path: Path, store: Path) -> None:
 # ---------------------------------------------------------------------------------------------------- the store
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_resume_runs_what_is_missing(notes: Path, store: Path, workers: int) -> None:
     tasks = noting(notes, 5, t1={"error": True})
     done: list[int] = []
@@ -365,7 +366,7 @@ def wait_until(condition: Any, seconds: float = 20.0) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_ctrl_c(notes: Path, store: Path, workers: int) -> None:
     process = script(notes, store, workers)
     wait_until(lambda: len(starts(notes)) == workers + 1 and (store / "t0.replica").exists())

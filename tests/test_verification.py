@@ -21,7 +21,7 @@ from dmft.solution import Solution
 from dmft.verification import CHECK, TIGHTER, Difference, Quality, Verification, checkpoints
 from solvers.base import Options, Progress
 from solvers.marching import BdfEngine
-from solvers.verification import POINTS, common_times, differences, plan
+from solvers.verification import POINTS, amplified, common_times, differences, plan
 
 CUBIC = dmft.Activation.from_covariance([0, 0.9, 0, 1 / 6])
 SHARED: dict[str, Any] = {"alpha": 0.3, "activation": CUBIC, "target": dmft.Target.same_as(CUBIC), "noise_std": 0.6}
@@ -153,7 +153,14 @@ def test_right_solutions_agree(name: str) -> None:
 @pytest.mark.parametrize(
     ("method", "check"), [("auto", "collocation"), pytest.param("collocation", "bdf", marks=pytest.mark.slow)]
 )
-@pytest.mark.parametrize("name", ["index", "noise, fixed", "one neuron", "infinite width", "p-spin"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "index",
+        "p-spin",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("noise, fixed", "one neuron", "infinite width")),
+    ],
+)
 def test_both_engines_agree(name: str, method: str, check: str) -> None:
     make, t_final, curves = PROBLEMS[name]
     solution = dmft.solve(make(), t_final, rtol=RTOL, method=method, verify=True)
@@ -287,6 +294,25 @@ def test_vanishing_train_errors_are_not_compared() -> None:
     early = synthetic(train_error=np.where(falling < 1e-4 * 0.18, 2.0 * falling, falling))
     (found,) = [item for item in differences(one, early, times) if item.curve == "train_error"]
     assert found.largest > 0.9
+
+
+def test_a_curve_that_is_wrongly_zero_is_wrong_by_all_of_it() -> None:
+    one, times = synthetic(), np.geomspace(0.1, 60.0, 40)
+    gone = synthetic(v=np.zeros_like(one.v)[:, None, None], train_error=np.zeros_like(one.t))
+    found = {item.curve: item.largest for item in differences(gone, one, times)}
+    assert found["v"] == pytest.approx(1.0) and found["train_error"] == pytest.approx(1.0)
+
+
+def test_amplification_is_the_largest_change_over_rtol() -> None:
+    one = synthetic()
+    tighter = synthetic(test_error=one.test_error * (1.0 + 2e-3), a=one.a[:, None] * (1.0 - 1e-4))
+    found = differences(one, one, np.geomspace(0.1, 60.0, 40))
+    first = {item.curve: item.amplification for item in amplified(found, one, tighter, 1e-4)}
+    assert first["test_error"] == pytest.approx(20.0, rel=1e-6) and first["a"] == pytest.approx(1.0, rel=1e-6)
+    # What another run has shown stays if it is more.
+    before = tuple(replace(item, amplification=5.0) for item in found)
+    then = {item.curve: item.amplification for item in amplified(before, one, tighter, 1e-4)}
+    assert then["test_error"] == pytest.approx(20.0, rel=1e-6) and then["a"] == 5.0
 
 
 QUALITY = Quality(balance_median=1e-6, balance_largest=1e-3, drift=0.0, wall_time=1.0)

@@ -149,7 +149,9 @@ def _parser() -> argparse.ArgumentParser:
     verbosity(timescales)
 
     threshold = command(
-        "threshold", thresholds.threshold, "Find where training begins to interpolate, at a fixed second layer."
+        "threshold",
+        thresholds.threshold,
+        "Find where training interpolates: at a fixed second layer (interpolation), or in n/d, both layers trained.",
     )
     thresholds.add_arguments(threshold)
     overrides(threshold)

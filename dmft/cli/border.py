@@ -81,6 +81,21 @@ def check_output(path: Path, keep: list[Path] | None = None) -> None:
         raise BadInputError(f"output {path}: cannot write into {directory}: {error.strerror}.") from None
 
 
+def check_picture(path: Path) -> None:
+    """Refuse a suffix that cannot be drawn before anything is computed.
+
+    Raises
+    ------
+    BadInputError
+        With the suffixes that there are.
+    """
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    known = FigureCanvasBase.get_supported_filetypes()
+    if path.suffix.lstrip(".").lower() not in known:
+        raise BadInputError(f"--plot {path}: no picture suffix; allowed are {', '.join(sorted(known))}.")
+
+
 def check_replaceable(path: Path) -> None:
     """Refuse to replace a file that is no earlier result."""
     if path.exists():

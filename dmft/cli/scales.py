@@ -16,6 +16,7 @@ from dmft.cli.border import (
     StoppedError,
     bad_input,
     check_output,
+    check_picture,
     one_line,
     print_json,
     say,
@@ -240,17 +241,8 @@ def _outputs(arguments: argparse.Namespace, keep: list[Path]) -> list[tuple[str,
     for kind, target in wanted:
         check_output(target, keep=keep)
         if kind == "png":
-            _check_picture(target)
+            check_picture(target)
     return wanted
-
-
-def _check_picture(path: Path) -> None:
-    """Refuse a suffix that cannot be drawn before anything is computed."""
-    from matplotlib.backend_bases import FigureCanvasBase
-
-    known = FigureCanvasBase.get_supported_filetypes()
-    if path.suffix.lstrip(".").lower() not in known:
-        raise BadInputError(f"--plot {path}: no picture suffix; allowed are {', '.join(sorted(known))}.")
 
 
 def _write(report: Report, wanted: list[tuple[str, Path]]) -> list[Path]:

@@ -221,7 +221,8 @@ def verdict(solution: Solution, saved: Path) -> int:
     if solution.status.ok:
         return DONE
     reached = f"t = {float(solution.t[-1]):.6g}"
-    say(f"{solution.status.value}: {one_line(solution.message)} Partial result up to {reached} saved in {saved}")
+    sentence = one_line(solution.message).removeprefix("interrupted ").rstrip(".")
+    say(f"{solution.status.value}: {sentence}. Partial result up to {reached} saved in {saved}")
     return FAILED
 
 

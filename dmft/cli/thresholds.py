@@ -14,6 +14,7 @@ from dmft.cli.border import (
     StoppedError,
     bad_input,
     check_output,
+    check_picture,
     print_json,
     read_config,
     say,
@@ -37,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--kind", choices=KINDS, default="interpolation", help="which threshold (default: %(default)s)")
     parser.add_argument("--out", metavar="FILE.json", help="write the result with every run that it rests on")
     parser.add_argument("--plot", metavar="IMAGE", help="draw it: png, pdf or svg")
-    parser.add_argument("--workers", type=int, metavar="N", help="processes (default: all cores, at most four)")
+    parser.add_argument("--workers", type=int, metavar="N", help="processes (default: all cores, at most 3 or 4)")
     parser.add_argument("--checkpoint", metavar="DIR", help="keep finished runs there, and take up those that are")
 
 
@@ -60,6 +61,8 @@ def threshold(arguments: argparse.Namespace) -> int:
         for path in (arguments.out, arguments.plot):
             if path is not None:
                 check_output(Path(path), keep=[Path(arguments.config)])
+        if arguments.plot is not None:
+            check_picture(Path(arguments.plot))
     search: Callable[..., Threshold | OptimizationThreshold]
     search = optimization_threshold if optimization else interpolation_threshold
     with bad_input(engine=True):

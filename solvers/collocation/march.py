@@ -48,15 +48,15 @@ class Marcher:
         The equations.
     tolerance : float
         Local error of a row in the functions' natural sizes.
-    t_final : float
-        No grid looks further ahead than this.
+    t_first, t_final : float
+        First time that must be met; last one, beyond which no grid looks ahead.
     """
 
-    def __init__(self, system: System, tolerance: float, t_final: float) -> None:
+    def __init__(self, system: System, tolerance: float, t_first: float, t_final: float) -> None:
         self.system, self.tolerance, self.t_final = system, tolerance, t_final
         values, scalars = system.initial()
         self.rate = max(system.fastest_rate(values, scalars), 1e-3 / t_final)
-        log_t = float(np.log(min(START / self.rate, 1e-3 * t_final)))
+        log_t = float(np.log(min(START / self.rate, 1e-3 * t_first)))
         self.history = History(self._grid(log_t), values, scalars, log_t)
         self.step = 0.3
         self.unsettled = 0  # rows whose prediction still reaches over the last change of grid or equations

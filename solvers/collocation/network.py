@@ -63,6 +63,8 @@ class NetworkSystem(System):
         self._offset = form.offset
         self._train = form.train_second_layer
         self._a0, self._v0 = float(form.a0[0]), float(form.v0[0, 0])
+        # A small start grows out of a saddle by as much as its errors do: they are relative to it.
+        self._start = min(1.0, abs(self._a0)) or 1.0
         self._c_s0 = float(form.correlation_s0[0, 0])
         self._c_t0 = float(form.correlation_t0[0]) if self._others else self._c_s0
 
@@ -102,7 +104,9 @@ class NetworkSystem(System):
         collective = max(self._collective_floor, abs(float(frame.predicted_values[-1, C_S])))
         functions = np.array([kernel, 1.0, collective, 1.0, 1.0, residual, residual])
         a, v, nu = np.abs(frame.predicted_scalars)
-        return functions, np.array([max(1.0, a), max(0.1 / np.sqrt(self._width), v), max(nu, 1.0 / frame.t)])
+        return functions, np.array(
+            [max(self._start, a), max(0.1 * self._start / np.sqrt(self._width), v), max(nu, 1.0 / frame.t)]
+        )
 
     # ---------------------------------------------------------------------------------------- the equations
 

@@ -1,7 +1,7 @@
-"""The whole study: ``python -m validation.optimization --out DIR [--workers N] [--page docs/optimization.md]``.
+"""The study of d -> infinity: ``python -m validation.optimization --out DIR [--workers N] [--page FILE.md]``.
 
 Finished runs are kept in the directory, which gets the numbers (JSON) and the figures (PNG); with ``--page`` the tables
-of that page are written anew.
+of that page are written anew, except the one of networks of finite size (`validation.optimization.finite_size`).
 """
 
 from __future__ import annotations
@@ -26,8 +26,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--out", type=Path, default=Path("out/optimization"), help="directory (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), metavar="N")
-    parser.add_argument("--page", type=Path, metavar="FILE.md", help="page whose tables are to be written anew")
+    parser.add_argument("--page", type=Path, metavar="FILE.md", help="page whose tables are written anew")
     options = parser.parse_args(arguments)
+    if options.page is not None:
+        try:
+            tables.check_page(options.page)
+        except ValueError as error:
+            parser.error(str(error))
     began = time.perf_counter()
 
     def progress(done: int, total: int, key: str) -> None:

@@ -87,7 +87,7 @@ def all_figures(found: Study, out: str | PathLike[str]) -> list[Path]:
     drawings: dict[str, tuple[tuple[Callable[[Axes, Study], None], Callable[[Axes, Study], None]], str]] = {
         "optimization_plane": (
             (_plane, _stopping),
-            r"index target, $h$ = 0.9z + z$^3$/6, $a(0) = 1$, $m = \infty$",
+            rf"index target, $a(0) = 1$, $m = \infty$; single runs and right panel: $h$ = {_NAMES['cubic']}",
         ),
         "optimization_plateau": (
             (_plateau_curves, _plateau_laws),
@@ -99,11 +99,11 @@ def all_figures(found: Study, out: str | PathLike[str]) -> list[Path]:
         ),
         "optimization_dependence": (
             (_widths, _starts),
-            "width and initial second layer",
+            rf"width ($\tau$ = {_study.ALPHA_NOISE:g}) and initial second layer ($\tau$ = 1), {_NAMES['cubic']}",
         ),
         "optimization_width": (
             (_growing, _expansion),
-            r"$m \to \infty$ at fixed $\alpha$ = 0.3 ($\tau$ = 0.6)",
+            rf"$m \to \infty$ at fixed $\alpha$ = {_study.ALPHA:g}, {_NAMES['cubic']}, $\tau$ = {_study.ALPHA_NOISE:g}",
         ),
     }
     written = []
@@ -167,19 +167,21 @@ def _plane(panel: Axes, found: Study) -> None:
         panel.loglog(noises, _theory(name, noises), color=color, lw=1.2, label=f"theory, {_NAMES[name]}")
         pairs = found.select(activation=name, a0=1.0, width=None, third=None)
         panel.loglog([p[0].noise_std for p in pairs], [p[1].value for p in pairs], "o", color=color, ms=4.5, mfc="w")
-    for regimes, marker, label in (
-        (("interpolates", "unlearns"), "x", "interpolates"),
-        (("plateau",), ".", "plateau"),
+    panel.plot([], [], "o", color=_GREY, ms=4.5, mfc="w", label="thresholds found")
+    for regime, marker, size, label in (
+        ("interpolates", "x", 4.0, "run interpolates"),
+        ("unlearns", "+", 5.0, "run unlearns"),
+        ("plateau", ".", 4.0, "run stays on a plateau"),
     ):
-        chosen = [f for f in found.group("plane") if f.run.regime in regimes]
+        chosen = [f for f in found.group("plane") if f.run.regime == regime]
         panel.loglog(
-            [f.what.noise_std for f in chosen], [f.what.sample_ratio for f in chosen], marker, color=_GREY, ms=4,
+            [f.what.noise_std for f in chosen], [f.what.sample_ratio for f in chosen], marker, color=_GREY, ms=size,
             label=label,
         )  # fmt: skip
     panel.set_xlabel(r"label noise $\tau$")
     panel.set_ylabel(_RATIO)
-    panel.set_xlim(0.008, None)
-    panel.legend(loc="center left", fontsize=7)
+    panel.set_ylim(None, 30.0 * max(_study.PLANE_RATIOS))
+    panel.legend(loc="upper left", ncols=2, fontsize=7)
 
 
 def _stopping(panel: Axes, found: Study) -> None:
@@ -225,7 +227,7 @@ def _plateau_laws(panel: Axes, found: Study) -> None:
         runs = sorted(found.group("plateau", activation=name, noise_std=tau), key=lambda f: f.what.sample_ratio)
         pairs = [(f, p) for f in runs if (p := _study.theory_of(f.what)) is not None and f.run.regime == "plateau"]
         start = min(p.sample_ratio for _, p in pairs)
-        x = [f.what.sample_ratio / start * _study.LEVELS[0] for f, _ in pairs]
+        x = [f.what.sample_ratio / start * _study.LEVELS[0] - 1.0 for f, _ in pairs]
         color = _COLORS[place]
         for marker, values in (
             ("o", [abs(f.run.v_end / p.v - 1.0) for f, p in pairs]),
@@ -236,10 +238,9 @@ def _plateau_laws(panel: Axes, found: Study) -> None:
         panel.loglog([], [], "o", color=color, ms=3.5, label=rf"{_NAMES[name]}, $\tau$ = {tau:g}")
     for marker, label in (("o", "$v$"), ("s", "$a$"), ("^", r"$\nu$")):
         panel.loglog([], [], marker, color=_GREY, ms=3.5, mfc="w" if marker == "s" else _GREY, label=label)
-    panel.set_xlabel(r"$\bar\alpha/\bar\alpha_c$")
+    panel.set_xlabel(r"$\bar\alpha/\bar\alpha_c - 1$")
     panel.set_ylabel("|DMFT/theory - 1|, at $10^4$ glass times")
-    panel.set_xlim(None, 1e5)
-    panel.legend(loc="upper right", fontsize=7)
+    panel.legend(loc="lower left", fontsize=7)
 
 
 def _lingering(panel: Axes, found: Study) -> None:
@@ -255,7 +256,8 @@ def _lingering(panel: Axes, found: Study) -> None:
     panel.set_xlim(1e-1, None)
     panel.set_xlabel(_TIME)
     panel.set_ylabel("overlap $v$")
-    panel.legend(loc="lower left", fontsize=7)
+    title = rf"$h$ = {_NAMES['cubic']}," + "\n" + rf"$\tau$ = {_study.ALPHA_NOISE:g}, $\alpha$ = {_study.ALPHA:g}"
+    panel.legend(loc="center right", fontsize=7, title=title, title_fontsize=7, alignment="left", handlelength=1.4)
 
 
 def _number(x: float) -> str:
@@ -268,7 +270,7 @@ def _divergences(panel: Axes, found: Study) -> None:
     chosen = [("cubic", 1.0), ("cubic", 2.0), ("quad", 1.0), ("quad", 2.0)]
     for (name, tau), color in zip(chosen, _COLORS, strict=False):
         for _, threshold in found.select(activation=name, noise_std=tau, a0=1.0, width=None, third=None):
-            z = "" if threshold.exponent is None else f", {threshold.exponent.value:.2f}"
+            z = "" if threshold.exponent is None else f": exponent {threshold.exponent.value:.2f}"
             _divergence(panel, threshold, color, rf"{_NAMES[name]}, $\tau$ = {tau:g}{z}")
     panel.legend(loc="best", fontsize=7)
 
@@ -295,16 +297,22 @@ def _widths(panel: Axes, found: Study) -> None:
 
 
 def _starts(panel: Axes, found: Study) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
     pairs = sorted(found.select(activation="cubic", noise_std=1.0, width=None, third=None), key=lambda pair: pair[0].a0)
     if not pairs:
         return
-    panel.loglog([p[0].a0 for p in pairs], [p[1].value for p in pairs], "o-", color=_BLUE, ms=4, lw=1.0)
+    panel.loglog([p[0].a0 for p in pairs], [p[1].value for p in pairs], "o", color=_BLUE, ms=4, label="found")
     predicted = pairs[0][1].predicted
     if predicted is not None:
         panel.axhline(predicted, color=_GREY, lw=0.8, ls=(0, (4, 3)), label="end of the plateau, theory")
+    for axis, labelled in ((panel.xaxis, (1.0, 3.0)), (panel.yaxis, (1.0, 2.0, 5.0))):
+        axis.set_major_locator(LogLocator(subs=labelled))
+        axis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+        axis.set_minor_formatter(NullFormatter())
     panel.set_xlabel("$a(0)$")
     panel.set_ylabel(r"$\bar\alpha_c$")
-    panel.legend(loc="best")
+    panel.legend(loc="upper left")
 
 
 def _growing(panel: Axes, found: Study) -> None:
@@ -315,11 +323,11 @@ def _growing(panel: Axes, found: Study) -> None:
     time = np.array([f.run.interpolation for f in left], dtype=float) / _study.ALPHA
     panel.loglog(width, time / width, "o-", color=_BLUE, ms=3.5, lw=1.0, label="interpolates")
     ends = np.array([f.run.t_end / _study.ALPHA / float(f.what.width or 1) for f in stay])
-    panel.loglog([f.what.width for f in stay], ends, "^", color=_ORANGE, ms=4, label="does not by then")
+    panel.loglog([f.what.width for f in stay], ends, "^", color=_ORANGE, ms=4, label="no interpolation up to here")
     for pair in found.select(activation="cubic", noise_std=_study.ALPHA_NOISE, a0=1.0, width=None, third=None):
         panel.axvline(pair[1].value / _study.ALPHA, color=_GREY, lw=0.8, ls=(0, (4, 3)), label=r"$\bar\alpha_c/\alpha$")
     panel.set_xlabel("$m$")
-    panel.set_ylabel("time of interpolation over $m$")
+    panel.set_ylabel("time $t$ of interpolation over $m$")
     panel.legend(loc="best")
 
 
@@ -331,6 +339,7 @@ def _expansion(panel: Axes, found: Study) -> None:
             times[good] / np.sqrt(width), np.sqrt(width) * difference[good], color=color, lw=1.2, label=f"m = {width}"
         )
         panel.loglog(t / np.sqrt(width), growth / np.sqrt(width), color=color, lw=0.8, ls=":")
+    panel.set_xlim(2e-2, 3e2)
     panel.set_ylim(1e-2, 1e2)
     panel.set_xlabel(r"$t/\sqrt{m}$")
     panel.set_ylabel(r"$\sqrt{m}\,(a - a_{\mathrm{mf}})$; first order in $1/m$ ($\cdots$)")

@@ -21,11 +21,14 @@ INTERPOLATED = 1e-2
 """e_tr over its plateau value, about tau^2/2, from which on a network has interpolated."""
 UNLEARNT = 0.25
 """Overlap v over its maximum from which on the target is unlearnt; plateaus have v above half of their maximum."""
-SETTLING = 0.4
-"""A plateau comes to rest when v moves less than this fraction of what it moved in the decade of time before (which is
-t^(-0.4); right at a fold, where v - v_c ~ t^(-b/2) with b = 2/3 or 1 of the aging, it is 0.46 or 0.32),"""
+SETTLING = 0.87
+"""A plateau comes to rest when v moves less than this fraction of 10^(-b/2) of what it moved in the decade of time
+before, t^(-b) being how the glass ages: 10^(-b/2) is the drift right at a fold, where v - v_c ~ t^(-b/2), and what lies
+below it and has not left yet drifts by no less."""
+AGING, AGING_QUADRATIC = 2 / 3, 1.0
+"""b of the p-spin models with p > 2, and of p = 2: the neurons' own model is that of h without its linear part."""
 AT_REST = 1e-4
-"""or less than this."""
+"""Change of v in a decade that counts as none."""
 MAX_ROWS = 450
 """Rows of a run: fewer than make the engine thin its history, after which rows cost more and are less accurate."""
 ENGINE, OTHER = "bdf", "collocation"
@@ -83,6 +86,12 @@ class Question:
         """1/(eps sqrt(h''(1))) with eps = tau/sqrt(abar): the time t_mf in which neurons part."""
         return math.sqrt(sample_ratio / float(self.activation.d2h(1.0))) / self.noise_std
 
+    @property
+    def settling(self) -> float:
+        """Drift below which a plateau comes to rest, 0.40, or 0.28 for quadratic h."""
+        quadratic = float(self.activation.d2h(1.0)) == float(self.activation.d2h(0.5))
+        return float(SETTLING * 10.0 ** (-0.5 * (AGING_QUADRATIC if quadratic else AGING)))
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""
         data = {field.name: getattr(self, field.name) for field in fields(self)}
@@ -124,6 +133,8 @@ class Run:
         "bdf" or "collocation", the engine.
     v_plateau : float or None
         v at 100 glass times, None if the run ended before.
+    settling : float
+        Drift below which it comes to rest.
     """
 
     sample_ratio: float
@@ -148,6 +159,7 @@ class Run:
     halving: float | None = None
     method: str = ENGINE
     v_plateau: float | None = None
+    settling: float = 0.4
 
     @property
     def leaves(self) -> bool:
@@ -162,7 +174,7 @@ class Run:
     @property
     def settles(self) -> bool:
         """Whether it stays on a plateau and comes to rest there."""
-        return self.regime == "plateau" and self.drift is not None and self.drift < SETTLING
+        return self.regime == "plateau" and self.drift is not None and self.drift < self.settling
 
 
 def solve_run(
@@ -211,6 +223,7 @@ def solve_run(
             "rows": solution.stats.rows,
             "wall_time": solution.stats.wall_time,
             "method": method,
+            "settling": question.settling,
             "v_plateau": abs(float(solution.at(np.array([plateau / unit])).v[0])) if t[-1] > plateau else None,
         },
     )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from validation.thresholds.laws import Interval
@@ -16,18 +18,75 @@ Row = Mapping[str, Any]
 def fill(page: str, summary: Mapping[str, Any]) -> str:
     """A page with the text between ``<!-- table: NAME -->`` and ``<!-- end -->`` replaced by the table of that name.
 
+    Tables of `ELSEWHERE` stay as they are.
+
     Raises
     ------
     ValueError
         For a table that is not known.
     """
+    known(page)
+    return _MARK.sub(lambda match: _put(match, TABLES[match[2]](summary)) if match[2] in TABLES else match[0], page)
 
-    def replaced(match: re.Match[str]) -> str:
-        if match[2] not in TABLES:
-            raise ValueError(f"table must be one of {', '.join(TABLES)}, not {match[2]!r}.")
-        return f"{match[1]}{TABLES[match[2]](summary)}\n{match[3]}"
 
-    return _MARK.sub(replaced, page)
+def replace_table(page: str, name: str, table: str) -> str:
+    """A page with one of its tables replaced.
+
+    Raises
+    ------
+    ValueError
+        If the page has no table of that name.
+    """
+    if name not in known(page):
+        raise ValueError(f"page must have a table between <!-- table: {name} --> and <!-- end -->.")
+    return _MARK.sub(lambda match: _put(match, table.strip()) if match[2] == name else match[0], page)
+
+
+def known(page: str) -> list[str]:
+    """Names of the tables of a page.
+
+    Raises
+    ------
+    ValueError
+        If there is one that is not known.
+    """
+    names = [match[2] for match in _MARK.finditer(page)]
+    for name in names:
+        if name not in TABLES and name not in ELSEWHERE:
+            raise ValueError(f"table must be one of {', '.join([*TABLES, *ELSEWHERE])}, not {name!r}.")
+    return names
+
+
+def check_page(path: Path, *names: str) -> None:
+    """Look, before long runs, whether a page can be written at their end.
+
+    Parameters
+    ----------
+    path : Path
+    names : str
+        Tables that it must have; at least one of `TABLES` if none is given.
+
+    Raises
+    ------
+    ValueError
+        If not, with a sentence that says why.
+    """
+    try:
+        found = known(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"page {path} cannot be read: {error.strerror}.") from None
+    except ValueError as error:
+        raise ValueError(f"page {path} cannot be used: {error}") from None
+    missing = [name for name in names if name not in found]
+    if missing or not set(found) & {*(names or TABLES)}:
+        raise ValueError(f"page {path} has no table <!-- table: {(*missing, 'NAME')[0]} --> ... <!-- end -->.")
+    # Pages are replaced whole, by a new file in their directory.
+    if not (os.access(path, os.W_OK) and os.access(path.resolve().parent, os.W_OK)):
+        raise ValueError(f"page {path} cannot be written.")
+
+
+def _put(match: re.Match[str], table: str) -> str:
+    return f"{match[1]}{table}\n{match[3]}"
 
 
 def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -234,3 +293,5 @@ TABLES = {
     "growing": _growing,
     "stopping": _stopping,
 }
+ELSEWHERE = ("finite-size",)
+"""Tables of the page that other commands write: `validation.optimization.finite_size`."""

@@ -1,4 +1,4 @@
-"""The optimization threshold: n/d above which gradient flow of a wide network never interpolates."""
+"""The optimization threshold: n/d above which, in DMFT (d -> infinity), gradient flow never interpolates."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import dmft
-from dmft._validate import integer, real, shown
+from dmft._validate import boolean, integer, real, shown
 from dmft.activations import Activation
 from dmft.limits.base import LimitError
 from dmft.limits.plateau import predicted_threshold
@@ -240,6 +240,9 @@ def optimization_threshold(
 ) -> OptimizationThreshold:
     """n/d above which gradient flow of a wide network, both layers trained, learns its target and never interpolates.
 
+    "Never" is a statement about DMFT, d -> infinity at fixed n/d and m: networks of finite d were seen to leave the
+    plateau above abar_c as well (docs/optimization.md).
+
     Below abar_c the network learns, lingers, then unlearns its target and interpolates; the time of unlearning
     diverges as abar -> abar_c. Above, it stays on a plateau near the truth. (With a fixed second layer there is
     nothing to grow: that threshold is `interpolation_threshold(a0=...)`.)
@@ -294,6 +297,11 @@ def optimization_threshold(
     rtol = real("rtol", rtol, low=1e-7, high=1e-2)
     tolerance = real("tolerance", tolerance, low=1e-5, high=0.5)
     t_final = real("t_final", t_final, low=100.0, high=1e8)
+    both_engines = boolean("both_engines", both_engines)
+    if progress is not None and not callable(progress):
+        raise TypeError(f"progress must be a function of a number and a sentence, got {type(progress).__name__}.")
+    if checkpoint is not None and not isinstance(checkpoint, str | PathLike):
+        raise TypeError(f"checkpoint must be a path, got {type(checkpoint).__name__}.")
     workers = integer("workers", min(INSIDE, os.cpu_count() or 1) if workers is None else workers, low=1)
     search = _Search(question, rtol, t_final, workers, None if checkpoint is None else Path(checkpoint), progress)
     try:
@@ -432,7 +440,9 @@ class _Search:
                 return low, high
         below = "no n/d was seen to leave the plateau" if low is None else f"n/d = {low:.4g} leaves the plateau"
         above = "none was seen to stay on it" if high is None else f"n/d = {high:.4g} stays on it"
-        raise SearchError(f"no threshold was bracketed around n/d = {guess:.4g}: {below}, and {above}.")
+        # alpha = n/(m d) < 1: with more samples than m d no network interpolates, by whatever path.
+        capped = "" if guess < limit else f" n/d stays below m here: a threshold needs width above about {guess:.4g}."
+        raise SearchError(f"no threshold was bracketed around n/d = {guess:.4g}: {below}, and {above}.{capped}")
 
     def narrow(self, low: float, high: float, tolerance: float) -> tuple[float, float]:
         """The bracket, refined."""
@@ -608,6 +618,10 @@ def _result(
     value = math.sqrt(low * high)
     if divergence is not None and low < divergence.value < high:
         value = divergence.value
+    elif divergence is not None:
+        notes.append(
+            f"the times of unlearning, fitted, put the threshold at {interval_text(divergence)}, outside of the range."
+        )
     unknown = [run.sample_ratio for run in usual if run.regime == "unfinished"]
     if unknown:
         notes.append("not used, as the solver gave up: n/d = " + ", ".join(f"{x:.6g}" for x in sorted(unknown)) + ".")
