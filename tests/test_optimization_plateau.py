@@ -110,6 +110,8 @@ def test_other_targets_have_neurons_apart_or_alike(third: float, ratio: float, a
         assert abs(misfit) < 1e-6, name
     slack = found.nu - 2.0 * found.noise * found.a * float(np.sqrt(CUBIC.d2h(1.0)))
     assert (slack > 1e-3) == alike and slack > -1e-9
+    # Of the two roots of nu chi = 1 + f'' chi^2 the stable one, at which neurons do not part.
+    assert found.response * found.noise * found.a * float(np.sqrt(CUBIC.d2h(1.0))) < (0.999 if alike else 1.0 + 1e-9)
 
 
 def test_neurons_part_continuously() -> None:
