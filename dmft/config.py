@@ -20,7 +20,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from dmft import _validate, figure, limits, problems
+from dmft import _validate, figure, limits, optimizers, problems
 from dmft.activations import Activation
 from dmft.targets import Target
 
@@ -51,6 +51,8 @@ class SolveOptions:
         Limit on the number of time rows; None is the engine's own.
     verify : bool
         Whether a second run checks the solution.
+    optimizer : Optimizer or None
+        Discrete updates instead of gradient flow; a table such as ``{ kind = "gd", learning_rate = 1.0 }``.
     """
 
     t_final: float
@@ -59,13 +61,18 @@ class SolveOptions:
     times: tuple[float, ...] | None = None
     max_rows: int | None = None
     verify: bool = False
+    optimizer: optimizers.Optimizer | None = None
 
     def arguments(self) -> dict[str, Any]:
         """Keyword arguments of `dmft.solve` besides ``t_final``."""
         values: dict[str, Any] = {"rtol": self.rtol, "method": self.method, "times": self.times}
         if self.max_rows is not None:
             values["max_rows"] = self.max_rows
-        return values | {"verify": True} if self.verify else values
+        if self.verify:
+            values["verify"] = True
+        if self.optimizer is not None:
+            values["optimizer"] = self.optimizer
+        return values
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "t_final", _validate.real("t_final", self.t_final, low=0.0, open_low=True))
@@ -73,6 +80,8 @@ class SolveOptions:
         if not isinstance(self.method, str):
             raise TypeError(f"method must be the name of a scheme, not {_validate.shown(self.method)}.")
         object.__setattr__(self, "verify", _validate.boolean("verify", self.verify))
+        if self.optimizer is not None and not isinstance(self.optimizer, optimizers.Optimizer):
+            object.__setattr__(self, "optimizer", optimizers.from_dict(self.optimizer))
         if self.max_rows is not None:
             object.__setattr__(self, "max_rows", _validate.integer("max_rows", self.max_rows, low=2))
         if self.times is not None:

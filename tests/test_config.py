@@ -72,6 +72,29 @@ def test_defaults() -> None:
     assert np.all(np.asarray(run.problem.formulation().v0) == 0.0)
 
 
+def test_optimizer() -> None:
+    line = 'optimizer = { kind = "sgd", learning_rate = 0.5, batch_fraction = 0.25 }'
+    run = config.parse(text(solve=f"{SOLVE}{line}"))
+    assert run.solve.optimizer == dmft.SGD(learning_rate=0.5, batch_fraction=0.25)
+    assert run.solve.arguments()["optimizer"] == run.solve.optimizer
+    for bad, word in (
+        ('{ kind = "adam" }', "gd, momentum, sgd"),
+        ('{ kind = "gd", learning_rate = 0.0 }', "learning_rate"),
+    ):
+        with pytest.raises((ValueError, TypeError), match=word):
+            config.parse(text(solve=f"{SOLVE}optimizer = {bad}"))
+
+
+def test_an_optimizer_on_the_command_line(tmp_path: Path) -> None:
+    place = tmp_path / "sgd.toml"
+    line = 'optimizer = { kind = "momentum", learning_rate = 0.5, momentum = 0.5 }'
+    place.write_text(text(solve=f"t_final = 2.0\n{line}"), encoding="utf-8")
+    assert cli.main(["solve", str(place), "--out", str(tmp_path / "run.h5"), "--quiet"]) == 0
+    found = dmft.load(tmp_path / "run.h5")
+    assert found.optimizer == dmft.Momentum(learning_rate=0.5, momentum=0.5)
+    assert found.updates[-1] == len(found.t) - 1
+
+
 def test_every_kind() -> None:
     kinds = {type(config.parse(text(model)).problem) for model in (MODEL, GROUPED, GENERAL, PSPIN)}
     assert kinds == {dmft.SymmetricProblem, dmft.GroupedProblem, dmft.GeneralProblem, dmft.PSpinProblem}
