@@ -75,6 +75,13 @@ class Mistake(Reality):
         super().__init__(index(alpha=1.01 * problem.alpha), options)
 
 
+class Crawl(Reality):
+    """An engine that stops early."""
+
+    def __init__(self, problem: Any, options: Options) -> None:
+        super().__init__(problem, replace(options, max_rows=5))
+
+
 class Crash(Reality):
     """An engine with a bug."""
 
@@ -224,6 +231,14 @@ def test_a_wrong_engine_is_found_and_not_explained(second: Callable[[str], None]
     assert 2e-3 < checked.largest.largest < 5e-2
     assert checked.amplification is not None and checked.amplification < 3.0
     assert "DIFFERS" in checked.verdict and "does not explain" in checked.verdict
+
+
+def test_where_another_engine_stops_the_same_one_checks(second: Callable[[str], None]) -> None:
+    second("Crawl")
+    checked = dmft.solve(index(), 5.0, rtol=RTOL, verify=True).verification
+    assert checked is not None and not checked.independent and checked.agrees
+    assert checked.check_method == "bdf4" and checked.check_rtol == pytest.approx(0.1 * RTOL)
+    assert "crawl did not get there" in checked.message and "5 rows" in checked.message
 
 
 def test_a_check_is_not_the_run_itself(second: Callable[[str], None]) -> None:
