@@ -38,8 +38,8 @@ TIGHTEST = 1e-9
 LIMIT_RTOL = 1e-5
 """Largest rtol of the check of a limit, whose rows do not depend on rtol above ten times this."""
 CHECK_ROWS = 6, 1000
-"""Rows that another engine may take: so many for each of the run's, and so many more. Beyond, it has met something that it
-does not resolve, and crawls."""
+"""Rows that another engine may take: so many for each of the run's, and so many more. Beyond, it has met something that
+it does not resolve, and crawls."""
 POINTWISE = ("train_error", "test_error")
 """Curves compared relative to their value at the time itself."""
 
