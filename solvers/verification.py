@@ -37,7 +37,7 @@ TIGHTEST = 1e-9
 """Smallest rtol of a check, unless the solution's own is smaller: below it rounding stops the rows."""
 LIMIT_RTOL = 1e-5
 """Largest rtol of the check of a limit, whose rows do not depend on rtol above ten times this."""
-CHECK_ROWS = 6, 1000
+CHECK_ROWS = 2, 500
 """Rows that another engine may take: so many for each of the run's, and so many more. Beyond, it has met something that
 it does not resolve, and crawls."""
 POINTWISE = ("train_error", "test_error")
