@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 from naive_descent import descent
@@ -383,7 +384,6 @@ def test_files_keep_everything(whole: Solution, tmp_path: Path) -> None:
 
 
 def test_files_open_elsewhere(whole: Solution, tmp_path: Path) -> None:
-    h5py = pytest.importorskip("h5py")
     whole.save(tmp_path / "run.h5")
     with h5py.File(tmp_path / "run.h5") as file:
         update = file["curves/update"]

@@ -10,7 +10,6 @@ import copy
 import hashlib
 import json
 import math
-import os
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -21,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from dmft._machine import available_memory
 from dmft._validate import integer, real, real_array, shown
 from dmft.problems import NetworkProblem
 from dmft.simulation import MODELS, OPTIMIZERS, PRECISIONS, Sample, Settings, Simulation
@@ -533,18 +533,3 @@ def _bytes(problem: NetworkProblem, settings: Settings, pairs: int) -> int:
     batch = 0 if settings.batch is None else settings.batch * (settings.dimension + width + 2)
     order = 0 if settings.batch is None else 3 * max(dynamics.ORDER, settings.batch, settings.samples)
     return kept + 8 * ((settings.samples + settings.test_samples) * (settings.dimension + 3) + batch + order)
-
-
-def available_memory() -> int:
-    """Bytes of memory that are free on this machine, or in the control group of this process if that is less."""
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                free = int(line.split()[1]) * 1024
-        limit, used = (Path(f"/sys/fs/cgroup/memory.{name}").read_text().strip() for name in ("max", "current"))
-        if limit != "max":
-            free = min(free, int(limit) - int(used))
-    except (OSError, ValueError, IndexError):
-        pass  # other systems have no such files
-    return max(free, 0)

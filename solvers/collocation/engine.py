@@ -34,8 +34,8 @@ FIT_TERMS = (3, 5)
 """Terms of a fit, and of its check."""
 MOVED = 0.1
 """Time over the fastest time scale from which the energy balance is looked at. Before, the fit for the speed of the
-weights is not good enough (largest imbalance over rtol, m = 16 to 1024: up to 10^4; afterwards 1 to 60, while e_tr is
-above 100 rtol of its start)."""
+weights is not good enough: the largest imbalance is up to 10^4 rtol there (m = 16 to 1024, rtol 1e-4 to 1e-6), and 3
+to 320 afterwards while e_tr is above a hundredth of its start."""
 
 
 @dataclass

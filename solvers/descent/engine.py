@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dmft._machine import available_memory
 from dmft.optimizers import check_problem
 from dmft.solution import Solution, Stats, mode_names
 from dmft.status import Status
 from solvers.base import Progress, ProgressCallback
 from solvers.checkpoint import Checkpointer
 from solvers.descent import DescentOptions
-from solvers.descent.rows import FloatArray, Rows, available_memory, cost, rows_that_fit
+from solvers.descent.rows import FloatArray, Rows, cost, rows_that_fit
 
 if TYPE_CHECKING:
     from dmft.problems import Problem

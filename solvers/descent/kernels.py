@@ -29,6 +29,7 @@ from dmft.equations import (
     residual_covariance,
     residual_memory,
 )
+from solvers.causal import dot
 from solvers.row import join, split
 
 
@@ -260,15 +261,6 @@ def force_rows(model, tables, work, local, n):
     return rho
 
 
-@summation
-def inner(x, y, length):
-    """sum_{p < length} x_p y_p."""
-    total = 0.0
-    for p in range(length):
-        total += x[p] * y[p]
-    return total
-
-
 @kernel
 def next_rows(model, tables, work, local, n, step, beta, rho):
     """The rows of w~ of C, R and V, and its norm; then all divided by that norm."""
@@ -345,8 +337,8 @@ def next_rows(model, tables, work, local, n, step, beta, rho):
         drive = model.roots[g] * model.alpha * tables.a[n, g] * rho
         for h in range(groups):
             c_next = work.rows_s[C_NEXT, h]
-            force = inner(work.rows_s[NOISE, g], work.rows_s[R_NEXT, h], width)
-            force -= inner(work.rows_s[MEMORY, g], c_next, width)
+            force = dot(work.rows_s[NOISE, g], work.rows_s[R_NEXT, h], width)
+            force -= dot(work.rows_s[MEMORY, g], c_next, width)
             for i in range(latents):
                 force += drive * local.gradient[g, i] * work.v[h, i]
             value = local.factor[g] * c_next[n * groups + g] + step * force
@@ -356,8 +348,8 @@ def next_rows(model, tables, work, local, n, step, beta, rho):
         slot = model.slot[g]
         if slot >= 0:
             c_row = work.rows_t[C_NEXT, slot, 0]
-            force = inner(work.rows_t[NOISE, slot, 0], work.rows_t[R_NEXT, slot, 0], n + 1)
-            force -= inner(work.rows_t[MEMORY, slot, 0], c_row, n + 1)
+            force = dot(work.rows_t[NOISE, slot, 0], work.rows_t[R_NEXT, slot, 0], n + 1)
+            force -= dot(work.rows_t[MEMORY, slot, 0], c_row, n + 1)
             value = local.factor[g] * c_row[n] + step * force
             if beta != 0.0:
                 value -= beta * c_row[n - 1]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -55,21 +53,6 @@ def cost(form: Formulation, rows: int) -> Cost:
 def rows_that_fit(form: Formulation, memory: float) -> int:
     """Rows whose tables take no more than so many bytes."""
     return int((np.sqrt(1.0 + memory / stored_tables(form)) - 1.0) / 2.0)
-
-
-def available_memory() -> int:
-    """Bytes of memory that are free on this machine, or in the control group of this process if that is less."""
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                free = int(line.split()[1]) * 1024
-        limit, used = (Path(f"/sys/fs/cgroup/memory.{name}").read_text().strip() for name in ("max", "current"))
-        if limit != "max":
-            free = min(free, int(limit) - int(used))
-    except (OSError, ValueError, IndexError):
-        pass  # other systems have no such files
-    return max(free, 0)
 
 
 def triangle(p: int) -> int:

@@ -159,7 +159,7 @@ class Run:
     halving: float | None = None
     method: str = ENGINE
     v_plateau: float | None = None
-    settling: float = 0.4
+    settling: float = SETTLING * 10.0 ** (-0.5 * AGING)
 
     @property
     def leaves(self) -> bool:
