@@ -24,6 +24,11 @@ if TYPE_CHECKING:
     from dmft.problems import Problem
 
 
+SAMPLINGS = ("fresh", "epochs")
+ROUNDING = 1e-12
+"""Of 1/batch_fraction: a third of the samples three times is an epoch."""
+
+
 class Optimizer(ABC):
     """How the weights are updated: immutable, validated at construction, and writable as plain data.
 
@@ -46,12 +51,29 @@ class Optimizer(ABC):
         def batch_fraction(self) -> float:
             """Fraction of the samples in one update."""
 
+        @property
+        def sampling(self) -> str:
+            """Where batches come from."""
+
     def __post_init__(self) -> None:
         checked = {"learning_rate": real("learning_rate", self.learning_rate, low=0.0, open_low=True)}
         checked["momentum"] = real("momentum", self.momentum, low=0.0, high=1.0, open_high=True)
         checked["batch_fraction"] = real("batch_fraction", self.batch_fraction, low=0.0, high=1.0, open_low=True)
+        if self.sampling not in SAMPLINGS:
+            raise ValueError(
+                f"sampling must be one of {', '.join(SAMPLINGS)}, not {shown(self.sampling)}"
+                f"{nearest(str(self.sampling), SAMPLINGS)}."
+            )
         for field in fields(self):  # type: ignore[arg-type]  # every subclass is a dataclass
-            object.__setattr__(self, field.name, checked[field.name])
+            if field.name in checked:
+                object.__setattr__(self, field.name, checked[field.name])
+
+    @property
+    def updates_per_epoch(self) -> int:
+        """Consecutive updates in which no sample is used twice: 1 unless batches are what an epoch has left over."""
+        if self.sampling == "fresh":
+            return 1
+        return math.floor((1.0 + ROUNDING) / self.batch_fraction)
 
     def step(self, problem: Problem) -> float:
         """Time that one update advances, in the unit of the theory: (learning rate) d/n = eta/(alpha m).
@@ -111,6 +133,7 @@ class GradientDescent(Optimizer):
     kind: ClassVar[str] = "gd"
     momentum: ClassVar[float] = 0.0
     batch_fraction: ClassVar[float] = 1.0
+    sampling: ClassVar[str] = "fresh"
 
     learning_rate: float
 
@@ -137,6 +160,7 @@ class Momentum(Optimizer):
 
     kind: ClassVar[str] = "momentum"
     batch_fraction: ClassVar[float] = 1.0
+    sampling: ClassVar[str] = "fresh"
 
     learning_rate: float
     momentum: float
@@ -146,8 +170,6 @@ class Momentum(Optimizer):
 class SGD(Optimizer):
     """Descent on minibatches of a fixed fraction of the training set.
 
-    Every batch is drawn afresh from all samples, not from what an epoch has left over.
-
     Parameters
     ----------
     learning_rate : float
@@ -156,6 +178,9 @@ class SGD(Optimizer):
         Samples in a batch over samples in the training set, above 0 and at most 1; 1 is full-batch descent.
     momentum : float
         As in `Momentum`.
+    sampling : {"fresh", "epochs"}
+        Every batch drawn afresh from all samples, or without replacement from those that the epoch has not used: an
+        epoch is floor(1/batch_fraction) updates, and what is left over stays out of it.
 
     Raises
     ------
@@ -168,6 +193,7 @@ class SGD(Optimizer):
     learning_rate: float
     batch_fraction: float
     momentum: float = 0.0
+    sampling: str = "fresh"
 
 
 KINDS: dict[str, type[Optimizer]] = {optimizer.kind: optimizer for optimizer in (GradientDescent, Momentum, SGD)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,14 +30,39 @@ class Updates:
     residual_correlation: FloatArray  # (N, N)
 
 
-def descent(form: Formulation, steps: int, step: float, momentum: float = 0.0, batch: float = 1.0) -> Updates:
-    """Rows of the exact DMFT of ``steps`` updates."""
+def sampled(s: FloatArray, q: FloatArray, batch: float, epoch: int) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Response and correlation of the weighted residuals, and correlation of the plain ones: (N, N) each.
+
+    A sample is in at most one batch of every epoch. All its histories are gone through, each with its probability: in
+    one of them r = z - S D r with weights D, z of covariance Q.
+    """
+    size = len(s)
+    p, weighted, plain = (np.zeros((size, size)) for _ in range(3))
+    epochs = [range(first, min(first + epoch, size)) for first in range(0, size, epoch)]
+    for used in itertools.product(*[(*updates, None) for updates in epochs]):
+        chance, weight = 1.0, np.zeros(size)
+        for updates, one in zip(epochs, used, strict=True):
+            chance *= batch if one is not None else 1.0 - batch * len(updates)
+            if one is not None:
+                weight[one] = 1.0 / batch
+        bare = np.linalg.inv(np.eye(size) + s * weight)  # r = bare z
+        full = weight[:, None] * bare
+        p += chance * full
+        weighted += chance * full @ q @ full.T
+        plain += chance * bare @ q @ bare.T
+    return p, weighted, plain
+
+
+def descent(
+    form: Formulation, steps: int, step: float, momentum: float = 0.0, batch: float = 1.0, epoch: int = 0
+) -> Updates:
+    """Rows of the exact DMFT of ``steps`` updates; batches are drawn afresh unless an epoch of updates is given."""
     net = neurons(form)
     m, k, size, alpha = net.m, net.v0.shape[1], steps + 1, form.alpha
     c, r = np.zeros((size, size, m, m)), np.zeros((size, size, m, m))
     a, v, lam = np.zeros((size, m)), np.zeros((size, m, k)), np.ones((size, m))
     s, p, weighted, plain = (np.zeros((size, size)) for _ in range(4))
-    train, test = np.zeros(size), np.zeros(size)
+    train, test, outer = np.zeros(size), np.zeros(size), np.zeros((size, size))
     c[0, 0], a[0], v[0] = net.gram0, net.a0, net.v0
 
     def output(n: int) -> float:
@@ -59,6 +85,13 @@ def descent(form: Formulation, steps: int, step: float, momentum: float = 0.0, b
             plain[n, j] = plain[j, n] = source[j] - sum(s[n, l] * mixed[l] for l in range(n))
         square = source[n] - sum(s[n, l] * weighted[l, n] for l in range(n))
         plain[n, n], weighted[n, n] = square, square / batch
+        if epoch:
+            outer[n, : n + 1] = outer[: n + 1, n] = q
+            known = slice(0, n + 1)
+            p[known, known], weighted[known, known], plain[known, known] = sampled(
+                s[known, known], outer[known, known], batch, epoch
+            )
+            square = plain[n, n]
         train[n], test[n] = square / 2, q[n] / 2
         if n == steps:
             break

@@ -74,12 +74,18 @@ OPTIMIZERS: tuple[Optimizer, ...] = (
     Momentum(learning_rate=0.2, momentum=0.6),
     SGD(learning_rate=0.3, batch_fraction=0.25),
     SGD(learning_rate=0.2, batch_fraction=0.4, momentum=0.5),
+    SGD(learning_rate=0.3, batch_fraction=0.3, sampling="epochs"),  # a tenth of the samples is left over
 )
 
 
 def run(problem: NetworkProblem, optimizer: Optimizer, updates: int) -> Rows:
     rows = Rows(
-        problem.formulation(), updates + 1, optimizer.step(problem), optimizer.momentum, optimizer.batch_fraction
+        problem.formulation(),
+        updates + 1,
+        optimizer.step(problem),
+        optimizer.momentum,
+        optimizer.batch_fraction,
+        optimizer.updates_per_epoch,
     )
     for _ in range(updates + 1):
         assert rows.compute()
@@ -87,13 +93,14 @@ def run(problem: NetworkProblem, optimizer: Optimizer, updates: int) -> Rows:
     return rows
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda one: one.kind + str(one.momentum))
+@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda one: one.kind + str(one.momentum) + one.sampling)
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_engine_agrees_with_its_slow_twin(name: str, optimizer: Optimizer) -> None:
-    problem, updates = PROBLEMS[name], 14
+    problem, updates = PROBLEMS[name], 14 if optimizer.sampling == "fresh" else 10
     form = problem.formulation()
     rows = run(problem, optimizer, updates)
-    twin = descent(form, updates, optimizer.step(problem), optimizer.momentum, optimizer.batch_fraction)
+    epoch = 0 if optimizer.sampling == "fresh" else optimizer.updates_per_epoch
+    twin = descent(form, updates, optimizer.step(problem), optimizer.momentum, optimizer.batch_fraction, epoch)
     first = np.concatenate([[0], np.cumsum(form.sizes)[:-1]])
     tables = rows.tables
 
@@ -183,7 +190,7 @@ def test_optimizers_that_are_gradient_descent_are_so_bit_for_bit() -> None:
     assert_same(heavy, dmft.solve(problem, 2.0, optimizer=SGD(learning_rate=0.2, batch_fraction=1.0, momentum=0.7)))
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda one: one.kind + str(one.momentum))
+@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda one: one.kind + str(one.momentum) + one.sampling)
 def test_noise_and_second_layer_scale_out(optimizer: Optimizer) -> None:
     c = 1.7
     fixed: dict[str, Any] = {"target": NOISE, "train_second_layer": False}
@@ -196,7 +203,7 @@ def test_noise_and_second_layer_scale_out(optimizer: Optimizer) -> None:
     np.testing.assert_allclose(other.two_time.correlation, one.two_time.correlation, atol=1e-10)
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda one: one.kind + str(one.momentum))
+@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda one: one.kind + str(one.momentum) + one.sampling)
 @pytest.mark.parametrize("name", ["groups", "own gram", "two"])
 def test_correlations_are_those_of_unit_vectors(name: str, optimizer: Optimizer) -> None:
     problem, updates = PROBLEMS[name], 60
@@ -240,7 +247,7 @@ def descend(problem: dmft.SymmetricProblem, optimizer: Optimizer, d: int, update
     """(updates + 1, 5) errors, a, v and the residual correlation with the first half, of the Gaussian model.
 
     Neurons are s_1 <g, w> + s_2 w.J w, the target is the same function of a unit vector; batches of exactly
-    batch_fraction n samples are drawn afresh.
+    batch_fraction n samples are drawn afresh, or from what the epoch has left over.
     """
     random = np.random.default_rng([seed, d])
     m, n = problem.width, round(problem.alpha * problem.width * d)
@@ -253,7 +260,7 @@ def descend(problem: dmft.SymmetricProblem, optimizer: Optimizer, d: int, update
     labels = linear @ u + 0.5 * quadratic[:, 0, 0] + problem.noise_std * random.standard_normal(n)
     batch = round(optimizer.batch_fraction * n)
     covariance = np.polynomial.polynomial.Polynomial(np.asarray(problem.activation.covariance))
-    result, kept = np.zeros((updates + 1, 5)), np.zeros(n)
+    result, kept, order = np.zeros((updates + 1, 5)), np.zeros(n), np.arange(n)
     for update in range(updates + 1):
         slope = quadratic @ w.T  # (n, d, m)
         outputs = linear @ w.T + 0.5 * np.einsum("id,ndi->ni", w, slope)
@@ -264,8 +271,11 @@ def descend(problem: dmft.SymmetricProblem, optimizer: Optimizer, d: int, update
             covariance(1.0) + problem.noise_std**2 - 2 / m * a @ covariance(w @ u) + a @ covariance(w @ w.T) @ a / m**2
         )
         result[update] = (r @ r) / (2 * n), risk / 2, a.mean(), (w @ u).mean(), (r @ kept) / n
+        place = update % optimizer.updates_per_epoch
+        if place == 0:
+            order = random.permutation(n)
         weight = np.zeros(n)
-        weight[random.permutation(n)[:batch]] = n / batch
+        weight[order[place * batch : (place + 1) * batch]] = n / batch
         r = weight * r / (n * m)
         speed_a = optimizer.momentum * speed_a + outputs.T @ r
         gradient = a[:, None] * (r @ linear + np.einsum("n,ndi->id", r, slope))
@@ -305,7 +315,7 @@ def z_scores(optimizer: Optimizer, dimensions: tuple[int, int], replicas: tuple[
     return z
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS[1:], ids=lambda one: one.kind + str(one.momentum))
+@pytest.mark.parametrize("optimizer", OPTIMIZERS[1:], ids=lambda one: one.kind + str(one.momentum) + one.sampling)
 def test_small_networks_agree(optimizer: Optimizer) -> None:
     z = z_scores(optimizer, (10, 20), (160, 80), 12)
     assert np.abs(z).max() < 4.5
@@ -313,7 +323,7 @@ def test_small_networks_agree(optimizer: Optimizer) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda one: one.kind + str(one.momentum))
+@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda one: one.kind + str(one.momentum) + one.sampling)
 def test_larger_networks_agree(optimizer: Optimizer) -> None:
     z = z_scores(optimizer, (20, 40), (800, 400), 20)
     assert np.abs(z).max() < 4.5
@@ -492,10 +502,18 @@ def test_memory_is_planned(monkeypatch: pytest.MonkeyPatch) -> None:
             dmft.solve(problem, 1e3, optimizer=GradientDescent(learning_rate=0.4))
     made = Rows(form, 50, 0.1)
     held = sum(table.nbytes for table in made.tables[5:])
-    assert held == cost(form, 50).memory == 6 * 8 * triangle(50)
+    assert held == cost(form, 50).memory == 6 * 8 * triangle(50) + 2 * 8 * 50
+    made = Rows(form, 50, 0.1, epoch=7)
+    assert sum(table.nbytes for table in made.tables[5:]) == cost(form, 50, 7).memory
 
 
 # ------------------------------------------------------------------------------------------------- bad input
+
+
+def test_epochs_are_whole_batches() -> None:
+    for fraction, updates in ((1.0, 1), (0.6, 1), (1 / 3, 3), (0.3, 3), (0.1, 10), (1 / 49, 49)):
+        assert SGD(learning_rate=1, batch_fraction=fraction, sampling="epochs").updates_per_epoch == updates
+        assert SGD(learning_rate=1, batch_fraction=fraction).updates_per_epoch == 1
 
 
 def test_optimizers_are_plain_data() -> None:
@@ -504,7 +522,7 @@ def test_optimizers_are_plain_data() -> None:
         assert type(optimizer).from_dict(optimizer.to_dict()) == optimizer
     assert {dmft.GradientDescent, dmft.Momentum, dmft.SGD} == {GradientDescent, Momentum, SGD}
     assert SGD(learning_rate=1, batch_fraction=1).to_dict() == {
-        "kind": "sgd", "learning_rate": 1.0, "batch_fraction": 1.0, "momentum": 0.0
+        "kind": "sgd", "learning_rate": 1.0, "batch_fraction": 1.0, "momentum": 0.0, "sampling": "fresh"
     }  # fmt: skip
 
 
@@ -521,6 +539,10 @@ def test_optimizers_are_plain_data() -> None:
         (
             lambda: SGD(learning_rate=1, batch_fraction=0),
             "batch_fraction must be a finite number > 0 and <= 1, not 0.",
+        ),
+        (
+            lambda: SGD(learning_rate=1, batch_fraction=0.1, sampling="epoch"),
+            "sampling must be one of fresh, epochs, not 'epoch'; did you mean 'epochs'?",
         ),
         (lambda: from_dict({"kind": "adam"}), "kind must be one of gd, momentum, sgd, not 'adam'."),
         (lambda: from_dict({"kind": "momentun"}), "; did you mean 'momentum'?"),

@@ -58,7 +58,9 @@ class DescentEngine:
         capacity = min(self.updates + 1, options.max_rows)
         form = problem.formulation()
         self._check_memory(capacity)
-        self._rows = Rows(form, capacity, self.step, optimizer.momentum, optimizer.batch_fraction)
+        self._rows = Rows(
+            form, capacity, self.step, optimizer.momentum, optimizer.batch_fraction, optimizer.updates_per_epoch
+        )
         if not self._rows.compute():
             raise ValueError(
                 f"learning_rate = {optimizer.learning_rate:g} is too large: the first update is not finite."
@@ -68,9 +70,10 @@ class DescentEngine:
 
     def _check_memory(self, rows: int) -> None:
         form = self.problem.formulation()
-        need, available = cost(form, rows), available_memory()
+        epoch = self.options.optimizer.updates_per_epoch
+        need, available = cost(form, rows, epoch), available_memory()
         if need.memory > available:
-            fit = max(0, rows_that_fit(form, available) - 1)
+            fit = max(0, rows_that_fit(form, available, epoch) - 1)
             raise ValueError(
                 f"t_final = {self.options.t_final:g} is {self.updates} updates of {self.step:.6g}, of which {rows - 1} "
                 f"(max_rows) need {need.memory / 1e9:.3g} GB and about {need.seconds:.2g} s; {available / 1e9:.3g} GB "

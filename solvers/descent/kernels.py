@@ -41,6 +41,8 @@ class Tables(NamedTuple):
     overlap: np.ndarray  # (N, G) phihat(v_g)
     lam: np.ndarray  # (N, G) norm of w~ in the update that leaves the row
     errors: np.ndarray  # (N, 2) E[r^2] and Q(t, t)
+    own_s: np.ndarray  # (N, K) S_R between the updates of one epoch, K of them, by place in the epoch
+    own_g: np.ndarray  # (N, K) E[r'_n r'_k] likewise
     r_a: np.ndarray  # (N (N + 1)/2,)
     v_r: np.ndarray  # (N (N + 1)/2,) V, correlation of the weighted residuals
     c_s: np.ndarray  # (N G (N G + 1)/2,)
@@ -197,8 +199,18 @@ def covariance_rows(model, tables, work, local, n):
 
 @kernel
 def residual_rows(tables, work, n, batch_fraction):
-    """Rows of R_A and V, stored as row n: V_nk = (Q R_A^T)_nk - sum_{l<n} S_nl V_lk, E[r_n^2]/b on the diagonal."""
+    """Rows of R_A and V, stored as row n.
+
+    A batch is of samples that the epoch has not used, so that their residual is r', which the updates of the own epoch
+    have not moved: with S cut there, R_A = (1 + S)^{-1} and E[r'_n r'_k] = (Q R_A^T)_nk - sum_{l<n} S_nl V_lk. That is
+    V_nk when k is in an earlier epoch, b V_nn for k = n, and V_nk = 0 in between. Then r_n = r'_n - sum_{l<n} S_nl r~_l
+    over the own epoch gives E[r_n^2]. Batches drawn afresh are epochs of one update.
+    """
     memory = work.rows[S_R, 0]
+    first = n - n % tables.own_s.shape[1]
+    for k in range(first, n):
+        tables.own_s[n, k - first] = memory[k]
+        memory[k] = 0.0
     causal_products(work.rows[S_R], work.rows[Q_ROW], tables.r_a, n, 1, 1, work.rows[R_A], work.rows[QP])
     symmetric_product(work.rows[S_R], tables.v_r, n, work.rows[SV])
     start = triangle(n)
@@ -206,6 +218,10 @@ def residual_rows(tables, work, n, batch_fraction):
     for k in range(n):
         r_a = -work.rows[R_A, 0, k]
         v_r = work.rows[QP, 0, k] - work.rows[SV, 0, k]
+        if k >= first:
+            tables.own_g[n, k - first] = v_r
+            r_a = 0.0
+            v_r = 0.0
         work.rows[R_A, 0, k] = r_a
         work.rows[V_ROW, 0, k] = v_r
         tables.r_a[start + k] = r_a
@@ -215,6 +231,10 @@ def residual_rows(tables, work, n, batch_fraction):
     work.rows[V_ROW, 0, n] = square / batch_fraction
     tables.r_a[start + n] = 1.0
     tables.v_r[start + n] = square / batch_fraction
+    tables.own_g[n, n - first] = square
+    for k in range(first, n):
+        seen = tables.own_s[n, k - first]
+        square += seen * (seen * tables.v_r[triangle(k) + k] - 2.0 * tables.own_g[n, k - first])
     tables.errors[n, 0] = square
     tables.errors[n, 1] = work.rows[Q_ROW, 0, n]
 

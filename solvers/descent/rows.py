@@ -42,17 +42,19 @@ def stored_tables(form: Formulation) -> int:
     return 2 + 2 * form.groups**2 + 2 * int((form.sizes > 1).sum())
 
 
-def cost(form: Formulation, rows: int) -> Cost:
-    """Memory and time of a run of so many rows."""
+def cost(form: Formulation, rows: int, epoch: int = 1) -> Cost:
+    """Memory and time of a run of so many rows, with so many updates in an epoch."""
     n = float(rows)
     tables = stored_tables(form)
     seconds = ELEMENT_TIME * tables * form.groups * n**3 / 6.0 + ROW_TIME * form.groups**2 * n**2 / 2.0
-    return Cost(memory=8.0 * tables * n * (n + 1.0) / 2.0, seconds=seconds)
+    return Cost(memory=8.0 * n * (tables * (n + 1.0) / 2.0 + 2.0 * min(epoch, n)), seconds=seconds)
 
 
-def rows_that_fit(form: Formulation, memory: float) -> int:
+def rows_that_fit(form: Formulation, memory: float, epoch: int = 1) -> int:
     """Rows whose tables take no more than so many bytes."""
-    return int((np.sqrt(1.0 + memory / stored_tables(form)) - 1.0) / 2.0)
+    tables = stored_tables(form)
+    linear = 0.5 * tables + 2.0 * epoch
+    return int((np.sqrt(linear**2 + 0.25 * tables * memory) - linear) / tables)
 
 
 def triangle(p: int) -> int:
@@ -73,10 +75,18 @@ class Rows:
         Time that one update advances.
     momentum, batch_fraction : float
         Of the optimiser.
+    epoch : int
+        Updates in which no sample is used twice.
     """
 
     def __init__(
-        self, form: Formulation, capacity: int, step: float, momentum: float = 0.0, batch_fraction: float = 1.0
+        self,
+        form: Formulation,
+        capacity: int,
+        step: float,
+        momentum: float = 0.0,
+        batch_fraction: float = 1.0,
+        epoch: int = 1,
     ) -> None:
         self.form = form
         self.capacity = capacity
@@ -95,6 +105,8 @@ class Rows:
             overlap=zeros((n, g)),
             lam=zeros((n, g)),
             errors=zeros((n, 2)),
+            own_s=zeros((n, min(epoch, n))),
+            own_g=zeros((n, min(epoch, n))),
             r_a=zeros(triangle(n)),
             v_r=zeros(triangle(n)),
             c_s=zeros(triangle(n * g)),
@@ -164,13 +176,11 @@ class Rows:
         """C, the integrated response and C_r on the rows in ``place``: (modes, M, M) twice, (M, M).
 
         The integral of R(t, u) over u from s on is the sum of R_nk over s <= t_k < t: the weights of the steps are in
-        R. In a run on minibatches E[r_n r_k] = V_nk + R_A,nk (E[r_k^2] - V_kk), where V is between weighted residuals.
+        R.
         """
         g, tables, count = self.groups, self.tables, len(place)
         correlation = np.zeros((g * g + self.modes, count, count))
         integrated = np.zeros_like(correlation)
-        residual = np.zeros((count, count))
-        square = tables.errors[:, 0]
         for i, n in enumerate(place):
             seen = place[: i + 1]
             block = self._block(tables.c_s, int(n), seen)
@@ -183,13 +193,50 @@ class Rows:
             sums = np.zeros((len(modes), n + 1))
             sums[:, :n] = np.cumsum(modes[:, ::-1], axis=1)[:, ::-1]
             integrated[:, i, : i + 1] = sums[:, seen]
-            diagonal = np.array([tables.v_r[triangle(k) + k] for k in seen])
-            residual[i, : i + 1] = tables.v_r[row][seen] + tables.r_a[row][seen] * (square[seen] - diagonal)
-        upper = np.triu_indices(count, 1)
         correlation[: g * g] = _mirrored(correlation[: g * g], np.arange(g * g).reshape(g, g).T.ravel())
         correlation[g * g :] = _mirrored(correlation[g * g :], np.arange(self.modes))
-        residual[upper] = residual.T[upper]
-        return correlation, integrated, residual
+        return correlation, integrated, self._residual_correlation(place)
+
+    def _residual_correlation(self, place: IntArray) -> FloatArray:
+        """C_r on the rows in ``place``, (M, M), from the correlation V of the weighted residuals r~.
+
+        With r' as in `solvers.descent.kernels.residual_rows` and sums over the epoch of k, a weight does not know what
+        comes before it in its epoch and what other samples do there: E[r~_l r'_k] = V_lk - R_A,lk V_kk +
+        sum_j R_A,lj E[r'_j r'_k] for l in a later epoch. Both r_n and r_k are r' less what their own epochs have added.
+        """
+        tables, result = self.tables, np.zeros((len(place), len(place)))
+        epoch = tables.own_s.shape[1]
+        diagonal = tables.v_r[[triangle(k) + k for k in range(self.rows)]]
+
+        def own(n: int) -> tuple[int, FloatArray, FloatArray, FloatArray]:
+            """First update of an epoch up to row n; S, E[r' r'] and 1 - S among its updates."""
+            first = n - n % epoch
+            size = n - first + 1
+            memory, seen = tables.own_s[first : n + 1, :size], np.tril(tables.own_g[first : n + 1, :size])
+            return first, memory, seen + np.tril(seen, -1).T, np.eye(size) - memory
+
+        epochs = {int(n): own(int(n)) for n in place}
+        for i, n in enumerate(map(int, place)):
+            first, memory, seen, weight = epochs[n]
+            # E[r_n r~_j] and the response of r_n, over earlier epochs.
+            mixed, response = np.zeros(first), np.zeros(first)
+            for l in range(first, n + 1):
+                start = triangle(l)
+                mixed += weight[-1, l - first] * tables.v_r[start : start + first]
+                response += weight[-1, l - first] * tables.r_a[start : start + first]
+            together = weight @ seen @ weight.T + memory @ (np.diag(diagonal[first : n + 1]) - seen) @ memory.T
+            for j, k in enumerate(map(int, place[: i + 1])):
+                if k >= first:
+                    result[i, j] = together[-1, k - first]
+                    continue
+                begin, before, among, _ = epochs[k]
+                value = mixed[k] - response[k] * diagonal[k] + response[begin : k + 1] @ among[:, -1]
+                end = min(begin + epoch, first)
+                if end > k + 1:
+                    value += response[k + 1 : end] @ tables.own_g[k + 1 : end, k - begin]
+                result[i, j] = value - before[-1, : k - begin] @ mixed[begin:k]
+        lower: FloatArray = np.tril(result)
+        return lower + np.tril(result, -1).T
 
     def displacement(self) -> FloatArray:
         """(rows - 1, G) |w_{n+1} - w_n|^2 of a neuron of each group, from 2 - 2 C_d(n + 1, n)."""
@@ -221,7 +268,7 @@ class Rows:
             result[name] = getattr(tables, name)[:, : triangle(known)]
         for name in ("a", "v"):
             result[name] = getattr(tables, name)[:known]
-        for name in ("overlap", "lam", "errors"):
+        for name in ("overlap", "lam", "errors", "own_s", "own_g"):
             result[name] = getattr(tables, name)[:n]
         return result
 
