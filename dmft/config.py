@@ -103,6 +103,9 @@ class SimulateOptions:
         Input dimensions.
     t_final : float
         Time to reach; that of ``[solve]`` when it is not given.
+    optimizer : Optimizer, str or None
+        A table as in ``[solve]``, whose optimizer it is when none of ``optimizer``, ``step``, ``learning_rate`` and
+        ``batch`` is given; or "flow", "gd", "sgd".
     """
 
     dimension: Any
@@ -119,6 +122,10 @@ class SimulateOptions:
     rtol: Any = None
     test_samples: Any = None
     precision: Any = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.optimizer, Mapping):
+            object.__setattr__(self, "optimizer", optimizers.from_dict(self.optimizer))
 
     @property
     def dimensions(self) -> list[Any]:
@@ -395,7 +402,15 @@ def _check(tables: Table) -> tuple[problems.Problem, SolveOptions, tuple[Simulat
     if "t_final" not in tables["solve"]:
         raise ConfigError("[solve] t_final is missing.")
     options = SolveOptions(**tables["solve"])
-    return problem, options, tuple(SimulateOptions(**({"t_final": options.t_final} | table)) for table in simulate)
+    return problem, options, tuple(_simulate(options, table) for table in simulate)
+
+
+def _simulate(options: SolveOptions, table: Table) -> SimulateOptions:
+    """A [simulate] table, with what it leaves to [solve]."""
+    given: Table = {"t_final": options.t_final, **table}
+    if options.optimizer is not None and not {"optimizer", "step", "learning_rate", "batch"} & table.keys():
+        given["optimizer"] = options.optimizer
+    return SimulateOptions(**given)
 
 
 def _model_keys(kind: str) -> tuple[list[str], list[str]]:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dmft._validate import integer, keys, real, shown
+from dmft.optimizers import SAMPLINGS
 from dmft.solution import mode_names
 from dmft.status import Status
 
@@ -48,7 +49,8 @@ class Settings:
     seed : int
         Replica i draws from ``SeedSequence([seed, dimension], spawn_key=(i,))``.
     optimizer : {"flow", "gd", "sgd"}
-        Gradient flow by an adaptive integrator, gradient descent, or minibatch descent on a fixed data set.
+        Gradient flow by an adaptive integrator, gradient descent, or minibatch descent on a fixed data set; the last
+        two with heavy-ball ``momentum`` if that is not 0.
     step : float or None
         Time advanced by one update, in the theory's unit: (learning rate) d/n. None for "flow".
     batch : int or None
@@ -61,6 +63,11 @@ class Settings:
         Size of the fresh test set of each replica; 0 for the Gaussian model, whose test error is known exactly.
     revision : int
         Of the simulators: changes whenever their numbers do.
+    momentum : float
+        Fraction of the last step that "gd" and "sgd" repeat, at least 0 and below 1; theory section 12.
+    sampling : {"epochs", "fresh"}
+        Batches of "sgd": whole batches of one random permutation of the samples after the other, or drawn anew from all
+        samples for each update; never a sample twice in a batch.
     """
 
     model: str
@@ -74,9 +81,16 @@ class Settings:
     precision: str = "double"
     test_samples: int = 0
     revision: int = 1
+    momentum: float = 0.0
+    sampling: str = "epochs"
 
     def __post_init__(self) -> None:
-        for name, allowed in (("model", MODELS), ("optimizer", OPTIMIZERS), ("precision", PRECISIONS)):
+        for name, allowed in (
+            ("model", MODELS),
+            ("optimizer", OPTIMIZERS),
+            ("precision", PRECISIONS),
+            ("sampling", SAMPLINGS),
+        ):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {shown(getattr(self, name))}.")
         set_ = object.__setattr__
@@ -89,6 +103,9 @@ class Settings:
                 set_(self, name, real(name, getattr(self, name), low=0.0, open_low=True))
         if self.batch is not None:
             set_(self, "batch", integer("batch", self.batch, low=1, high=self.samples))
+        set_(self, "momentum", real("momentum", self.momentum, low=0.0, high=1.0, open_high=True))
+        if self.momentum and self.optimizer == "flow":
+            raise ValueError(f"momentum goes with optimizer 'gd' or 'sgd', not with 'flow': {self.momentum:g}.")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, from which :meth:`from_dict` rebuilds the settings."""
@@ -349,9 +366,11 @@ class Simulation:
         """One line: model, sizes and optimiser."""
         s = self.settings
         name = "Gaussian model" if s.model == "gaussian" else "true network"
-        how = {"flow": "gradient flow", "gd": "gradient descent", "sgd": f"SGD with batch {s.batch}"}[s.optimizer]
+        batches = f"SGD with batch {s.batch}" + (" drawn afresh" if s.sampling == "fresh" else "")
+        how = {"flow": "gradient flow", "gd": "gradient descent", "sgd": batches}[s.optimizer]
+        momentum = f", momentum {s.momentum:.3g}" if s.momentum else ""
         step = f", step {s.step:.3g}" if s.step is not None else ""
-        return f"{name}, d = {s.dimension}, n = {s.samples}, {how}{step}, {self.replicas} replicas"
+        return f"{name}, d = {s.dimension}, n = {s.samples}, {how}{momentum}{step}, {self.replicas} replicas"
 
     def summary(self) -> str:
         """Short table of the curves at the start, at the smallest test error and at the end."""

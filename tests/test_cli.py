@@ -543,7 +543,7 @@ BAD_SIMULATIONS = {
     "dimension-float": (["tiny.toml", "--set", "simulate.dimension=[10, 5.5]"], ["dimension", "5.5"]),
     "replicas": (["tiny.toml", "--set", "simulate.replicas=ten"], ["replicas", "'ten'"]),
     "model": (["tiny.toml", "--set", "simulate.model=gausian"], ["model", "gausian", "gaussian"]),
-    "batch": (["tiny.toml", "--set", "simulate.batch=3", "--set", "simulate.step=0.1"], ["sgd", "network"]),
+    "batch": (["tiny.toml", "--set", "simulate.batch=3000", "--set", "simulate.step=0.1"], ["batch", "at most n"]),
     "times": (["tiny.toml", "--set", "simulate.times=[3.0]"], ["times", "[0, 2]", "3.0"]),
     "step": (["tiny.toml", "--set", "simulate.step=fast"], ["step", "fast"]),
     "degree": (

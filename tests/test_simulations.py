@@ -582,7 +582,6 @@ BAD: dict[str, tuple[dict[str, Any], type[Exception], list[str]]] = {
     "step 0": ({"step": 0.0}, ValueError, ["step", "0"]),
     "step word": ({"step": "small"}, TypeError, ["step", "small"]),
     "rate negative": ({"learning_rate": -0.1}, ValueError, ["learning_rate", "-0.1"]),
-    "sgd with gaussian": (SGD | {"model": "gaussian"}, ValueError, ["sgd", "network"]),
     "sgd without batch": (
         {"model": "network", "optimizer": "sgd", "step": 0.1},
         ValueError,

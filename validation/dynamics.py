@@ -1,8 +1,9 @@
 """One replica: draw data and weights, train, record.
 
 Three optimisers share the record: gradient flow by an adaptive explicit Runge-Kutta pair (no step-size bias above its
-tolerance), gradient descent, and minibatch descent on a fixed data set. Rows of the first layer have unit norm
-throughout. Times are the theory's: an update with learning rate eta on the plain gradient advances t by eta d/n.
+tolerance), gradient descent, and minibatch descent on a fixed data set, the last two also with momentum. Rows of the
+first layer have unit norm throughout. Times are the theory's: an update with learning rate eta on the plain gradient
+advances t by eta d/n.
 """
 
 from __future__ import annotations
@@ -17,8 +18,16 @@ import numpy as np
 from dmft.problems import NetworkProblem, from_dict
 from dmft.simulation import Settings
 from validation.gaussian_model import GaussianModel
-from validation.model import FloatArray, Model, correlation_modes, group_means, initial_weights, population_risk
-from validation.network import Network, epochs
+from validation.model import (
+    FloatArray,
+    Model,
+    Velocity,
+    correlation_modes,
+    group_means,
+    initial_weights,
+    population_risk,
+)
+from validation.network import Network, epochs, fresh
 
 REVISION = 1
 """To be raised whenever the numbers of a simulation change: replicas of another revision are never taken for these."""
@@ -179,35 +188,41 @@ def _descent(
         yield weights, a
 
 
+def _velocity(state: State, settings: Settings) -> Velocity | None:
+    if settings.momentum == 0.0:
+        return None
+    return Velocity(settings.momentum, np.zeros_like(state[0]), np.zeros_like(state[1]))
+
+
 def _gradient_descent(
     model: Model, state: State, times: FloatArray, settings: Settings, order: np.random.Generator
 ) -> Iterator[State]:
-    step, train_a = settings.step, model.problem.train_second_layer
+    step, train_a, velocity = settings.step, model.problem.train_second_layer, _velocity(state, settings)
     assert step is not None
-    yield from _descent(model, state, times, settings, lambda w, a, n: model.descend(w, a, step, n, train_a))
+    yield from _descent(model, state, times, settings, lambda w, a, n: model.descend(w, a, step, n, train_a, velocity))
 
 
 def _minibatch(
     model: Model, state: State, times: FloatArray, settings: Settings, order: np.random.Generator
 ) -> Iterator[State]:
-    assert isinstance(model, Network)
     step, batch, train_a = settings.step, settings.batch, model.problem.train_second_layer
     assert step is not None
     assert batch is not None
-    samples = epochs(order, model.samples, batch)
-
+    samples = _SAMPLINGS[settings.sampling](order, model.samples, batch)
+    velocity = _velocity(state, settings)
     at_once = max(1, ORDER // batch)
 
     def advance(weights: FloatArray, a: FloatArray, updates: int) -> None:
         while updates > 0:
             now = min(updates, at_once)
-            model.descend_batches(weights, a, step, batch, samples(now), train_a)
+            model.descend_batches(weights, a, step, batch, samples(now), train_a, velocity)
             updates -= now
 
     yield from _descent(model, state, times, settings, advance)
 
 
 _PATHS = {"flow": _flow, "gd": _gradient_descent, "sgd": _minibatch}
+_SAMPLINGS = {"epochs": epochs, "fresh": fresh}
 
 
 # ---------------------------------------------------------------------------------------------------- record

@@ -17,6 +17,7 @@ import numpy as np
 
 from dmft.files import FileFormatError, load, save_result
 from dmft.hdf5 import made_by_this_version
+from dmft.optimizers import Optimizer
 from dmft.simulation import Simulation
 from dmft.solution import Solution
 from dmft.status import Status
@@ -82,7 +83,7 @@ def _target(stem: Path, tag: str, dimension: int) -> Path:
 
 
 def tags(config: Config) -> list[str]:
-    """Short names of the ``[simulate]`` tables of a configuration: gaussian, network-batch100.
+    """Short names of the ``[simulate]`` tables of a configuration: gaussian, network-batch100, gaussian-momentum.
 
     Tables of different dimensions may share one; those that share a dimension too are numbered.
     """
@@ -90,7 +91,9 @@ def tags(config: Config) -> list[str]:
     taken: set[tuple[str, Any]] = set()
     for options in config.simulate:
         plain = str(options.model or "gaussian")
-        if options.batch is not None:
+        if isinstance(options.optimizer, Optimizer):
+            plain += f"-{options.optimizer.kind}"
+        elif options.batch is not None:
             plain += f"-batch{options.batch}"
         elif options.step is not None or options.learning_rate is not None:
             plain += "-gd"
@@ -184,14 +187,15 @@ def _finished(file: Path, check: Plan, dimension: int) -> Simulation | None:
     except FileFormatError:
         return None
     settings = next(s for s in check.settings if s.dimension == dimension)
+    times, pair_times = check.recorded(settings)
     same = (
         isinstance(found, Simulation)
         and found.status is Status.DONE
         and found.problem == check.problem
         and found.settings == settings
         and found.replica_index.tolist() == check.replicas
-        and np.array_equal(found.t, check.times)
-        and np.array_equal(found.pair_times, check.pair_times)
+        and np.array_equal(found.t, times)
+        and np.array_equal(found.pair_times, pair_times)
     )
     return found if same and isinstance(found, Simulation) else None
 
@@ -244,14 +248,19 @@ def _solved(config: Config, file: Path) -> Solution | None:
     except FileFormatError:
         return None
     options = config.solve
+    rtol, end = options.rtol, options.t_final
+    if options.optimizer is not None:  # whole updates, with no tolerance
+        step = options.optimizer.step(config.problem)
+        rtol, end = 0.0, max(1, round(end / step)) * step
     same = (
         isinstance(found, Solution)
         and same_version
         and found.status is Status.DONE
         and not found.interrupted
         and found.problem == config.problem
-        and found.rtol == options.rtol
-        and float(found.t[-1]) == options.t_final
+        and found.optimizer == options.optimizer
+        and found.rtol == rtol
+        and float(found.t[-1]) == end
         and found.config_text == config.text
     )
     return found if same and isinstance(found, Solution) else None

@@ -17,13 +17,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmft import _jit
-from validation.model import FloatArray, Model
+from validation.model import FloatArray, IntArray, Model, Velocity, update
 
 if TYPE_CHECKING:
     from dmft.problems import NetworkProblem
 
 MAX_DEGREE = 4
 """Highest degree of h: d^4/24 numbers a sample are the most that is of use."""
+
+BLOCK_BYTES, BLOCK_ROWS = 1 << 20, 16
+"""Rows of a minibatch that are gathered at once fill this many bytes, so that they stay in cache between the two
+products; but fewer rows than this make the products slow."""
 
 
 @_jit.kernel
@@ -168,6 +172,17 @@ def memory(problem: NetworkProblem, dimension: int, samples: int, itemsize: int)
     return columns * (samples * itemsize + width * (itemsize + 8) + 3 * itemsize)
 
 
+def batch_memory(problem: NetworkProblem, dimension: int, batch: int, itemsize: int) -> int:
+    """Bytes that minibatches need besides."""
+    columns = components(problem, dimension)
+    return columns * (_rows(columns * itemsize, batch) * itemsize + 8 + itemsize)
+
+
+def _rows(size: int, batch: int) -> int:
+    """Rows of a batch that are gathered at once, of ``size`` bytes each."""
+    return min(batch, max(BLOCK_ROWS, BLOCK_BYTES // size))
+
+
 class GaussianModel(Model):
     """Gaussian neuron outputs and labels drawn jointly, so that their covariances are h, phihat and |phi|^2.
 
@@ -228,12 +243,16 @@ class GaussianModel(Model):
         rest = self.problem.noise_std**2 + max(target.power - explained, 0.0)
         return labels + math.sqrt(rest) * rng.standard_normal(self.samples)
 
-    def _outputs(self, weights: FloatArray) -> FloatArray:
-        """sigma_i(w_l), (n, m); leaves psi(w_l) in the feature matrix."""
+    def _set_features(self, weights: FloatArray) -> None:
+        """Put psi(w_l) into the feature matrix."""
         for neuron, w in enumerate(weights):
             for part in self._parts:
                 monomials(w, part.degree, *self._work, self._row[part.where])
             self._features[neuron] = self._row
+
+    def _outputs(self, weights: FloatArray) -> FloatArray:
+        """sigma_i(w_l), (n, m); leaves psi(w_l) in the feature matrix."""
+        self._set_features(weights)
         return np.asarray(self._tensors @ self._features.T, dtype=np.float64)
 
     def residuals(self, weights: FloatArray, a: FloatArray) -> FloatArray:
@@ -246,12 +265,50 @@ class GaussianModel(Model):
         residuals = self.labels - outputs @ a / self.width
         rate = 1.0 / (self.width * self.dimension)
         combined = np.asarray(residuals.astype(self._tensors.dtype) @ self._tensors, dtype=np.float64)
+        return self._pulled_back(combined, weights, a, rate), outputs.T @ residuals * rate
+
+    def _pulled_back(self, combined: FloatArray, weights: FloatArray, a: FloatArray, rate: float) -> FloatArray:
+        """Force (m, d) on the weights from the sum (columns,) of the tensors times residuals."""
         d_weights = np.zeros_like(weights)
         for neuron, w in enumerate(weights):
             for part in self._parts:
                 pull_back(w, part.degree, *self._work, combined[part.where], d_weights[neuron])
         d_weights *= (a * rate)[:, None]
-        return d_weights, outputs.T @ residuals * rate
+        return d_weights
+
+    def descend_batches(
+        self,
+        weights: FloatArray,
+        a: FloatArray,
+        step: float,
+        batch: int,
+        order: IntArray,
+        train_a: bool,
+        velocity: Velocity | None = None,
+    ) -> None:
+        """Minibatch updates in place, one for each ``batch`` entries of ``order``; see `descend`."""
+        size = self._tensors.itemsize * self.columns
+        gathered: NDArray[Any] = np.empty((_rows(size, batch), self.columns), dtype=self._tensors.dtype)
+        for chosen in order.reshape(-1, batch):
+            d_weights, d_a = self._batch_force(weights, a, chosen, gathered)
+            update(weights, a, step, d_weights, d_a, train_a, velocity)
+
+    def _batch_force(
+        self, weights: FloatArray, a: FloatArray, chosen: IntArray, gathered: NDArray[Any]
+    ) -> tuple[FloatArray, FloatArray]:
+        """As `force`, from the samples ``chosen`` (B,) alone, each with the weight n/B."""
+        self._set_features(weights)
+        rate = self.samples / (len(chosen) * self.width * self.dimension)
+        combined, d_a = np.zeros(self.columns), np.zeros(self.width)
+        for start in range(0, len(chosen), len(gathered)):
+            part = chosen[start : start + len(gathered)]
+            rows = gathered[: len(part)]
+            np.take(self._tensors, part, axis=0, out=rows, mode="clip")  # "raise" would copy once more
+            outputs = np.asarray(rows @ self._features.T, dtype=np.float64)
+            residuals = self.labels[part] - outputs @ a / self.width
+            combined += residuals.astype(rows.dtype) @ rows
+            d_a += outputs.T @ residuals
+        return self._pulled_back(combined, weights, a, rate), d_a * rate
 
 
 def _rank(exponents: list[int], dimension: int) -> int:

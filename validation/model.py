@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -23,8 +24,33 @@ if TYPE_CHECKING:
     from dmft.targets import ResolvedTarget
 
 FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
 
 _INDEPENDENT = 1e-12  # covariances of initial weights below this are rounding
+
+
+@dataclass(frozen=True)
+class Velocity:
+    """Heavy-ball momentum: the last step of both layers before the rows were normalised, advanced in place.
+
+    Attributes
+    ----------
+    momentum : float
+        Fraction of the last step that is repeated.
+    weights, a : (m, d), (m,) float
+        Last step; 0 before the first update.
+    """
+
+    momentum: float
+    weights: FloatArray
+    a: FloatArray
+
+    def after(self, weights: FloatArray, a: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """The next step, to which gradient steps (m, d) and (m,) are added."""
+        for mine, step in ((self.weights, weights), (self.a, a)):
+            mine *= self.momentum
+            mine += step
+        return self.weights, self.a
 
 
 class Model(ABC):
@@ -62,17 +88,54 @@ class Model(ABC):
         """Half the mean squared residual on fresh test data, or None where the model has no inputs."""
         return None
 
-    def descend(self, weights: FloatArray, a: FloatArray, step: float, updates: int, train_a: bool) -> None:
-        """``updates`` updates of full-batch gradient descent, in place.
+    @abstractmethod
+    def descend_batches(
+        self,
+        weights: FloatArray,
+        a: FloatArray,
+        step: float,
+        batch: int,
+        order: IntArray,
+        train_a: bool,
+        velocity: Velocity | None = None,
+    ) -> None:
+        """Minibatch updates in place, one for each ``batch`` entries of ``order``; otherwise as `descend`."""
+
+    def descend(
+        self,
+        weights: FloatArray,
+        a: FloatArray,
+        step: float,
+        updates: int,
+        train_a: bool,
+        velocity: Velocity | None = None,
+    ) -> None:
+        """``updates`` updates of full-batch gradient descent, in place, with momentum if there is a ``velocity``.
 
         Each adds ``step`` times the force to both layers and normalises the rows of the first (theory section 12).
         """
         for _ in range(updates):
             d_weights, d_a = self.force(weights, a)
-            weights += step * d_weights
-            weights /= np.sqrt(np.einsum("ij,ij->i", weights, weights))[:, None]
-            if train_a:
-                a += step * d_a
+            update(weights, a, step, d_weights, d_a, train_a, velocity)
+
+
+def update(
+    weights: FloatArray,
+    a: FloatArray,
+    step: float,
+    d_weights: FloatArray,
+    d_a: FloatArray,
+    train_a: bool,
+    velocity: Velocity | None,
+) -> None:
+    """One update along a force, in place."""
+    change, change_a = step * d_weights, step * d_a
+    if velocity is not None:
+        change, change_a = velocity.after(change, change_a)
+    weights += change
+    weights /= np.sqrt(np.einsum("ij,ij->i", weights, weights))[:, None]
+    if train_a:
+        a += change_a
 
 
 def initial_weights(

@@ -14,16 +14,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dmft import _jit
-from validation.model import FloatArray, Model
+from validation.model import FloatArray, IntArray, Model, Velocity
 
 if TYPE_CHECKING:
     from dmft.activations import Activation
     from dmft.problems import NetworkProblem
-
-IntArray = NDArray[np.int64]
 
 BLOCK = 512
 """Samples handled at once: their pre-activations stay in cache between the two products."""
@@ -138,6 +135,9 @@ def descend(  # type: ignore[no-untyped-def]
     a,
     step,
     train_a,
+    momentum,
+    speed_w,
+    speed_a,
     table,
     low,
     inverse_width,
@@ -162,6 +162,9 @@ def descend(  # type: ignore[no-untyped-def]
     step : float
         Time of one update.
     train_a : bool
+    momentum : float
+    speed_w, speed_a : (m, d), (m,)
+        Last step of both layers, advanced; not read with momentum 0.
     table, low, inverse_width : the activation
     x, y, z : (batch, d), (batch,), (batch, m) work space
     value, residuals, d_a, d_weights : (m,), (batch,), (m,), (m, d) work space
@@ -181,13 +184,44 @@ def descend(  # type: ignore[no-untyped-def]
         np.dot(z.T, x, d_weights)
         for j in range(width):
             factor = rate * a[j]
-            for i in range(dimension):
-                weights[j, i] += factor * d_weights[j, i]
+            if momentum > 0.0:
+                for i in range(dimension):
+                    speed_w[j, i] = momentum * speed_w[j, i] + factor * d_weights[j, i]
+                    weights[j, i] += speed_w[j, i]
+            else:
+                for i in range(dimension):
+                    weights[j, i] += factor * d_weights[j, i]
             norm = 1.0 / math.sqrt(_dot(weights[j], weights[j]))
             for i in range(dimension):
                 weights[j, i] *= norm
-            if train_a:
+            if train_a and momentum > 0.0:
+                speed_a[j] = momentum * speed_a[j] + rate * d_a[j]
+                a[j] += speed_a[j]
+            elif train_a:
                 a[j] += rate * d_a[j]
+
+
+@_jit.entry
+def draw(uniform, pool, order):  # type: ignore[no-untyped-def]
+    """Batches drawn without replacement, each independent of the others: the first steps of a Fisher-Yates shuffle.
+
+    Parameters
+    ----------
+    uniform : (updates, batch) float
+        In [0, 1).
+    pool : (n,) int
+        The samples in any order; shuffled further.
+    order : (updates, batch) int
+        Result.
+    """
+    samples = len(pool)
+    for update in range(len(order)):
+        for i in range(order.shape[1]):
+            j = i + min(int(uniform[update, i] * (samples - i)), samples - i - 1)
+            sample = pool[j]
+            pool[j] = pool[i]
+            pool[i] = sample
+            order[update, i] = sample
 
 
 class Network(Model):
@@ -273,12 +307,20 @@ class Network(Model):
         return 0.5 * float(residuals @ residuals / len(residuals) + self._noise_variance)
 
     def descend_batches(
-        self, weights: FloatArray, a: FloatArray, step: float, batch: int, order: IntArray, train_a: bool
+        self,
+        weights: FloatArray,
+        a: FloatArray,
+        step: float,
+        batch: int,
+        order: IntArray,
+        train_a: bool,
+        velocity: Velocity | None = None,
     ) -> None:
         """Minibatch updates in place, one for each ``batch`` entries of ``order``; see `descend`."""
         work: list[Any] = [np.empty((batch, self.dimension)), np.empty(batch), np.empty((batch, self.width))]
         work += [self._value, np.empty(batch), np.empty(self.width), self._d_weights]
-        descend(self.inputs, self.labels, order, batch, weights, a, step, train_a, *self._activation, *work)
+        heavy = (0.0, weights, a) if velocity is None else (velocity.momentum, velocity.weights, velocity.a)
+        descend(self.inputs, self.labels, order, batch, weights, a, step, train_a, *heavy, *self._activation, *work)
 
 
 def epochs(rng: np.random.Generator, samples: int, batch: int) -> Callable[[int], IntArray]:
@@ -305,5 +347,20 @@ def epochs(rng: np.random.Generator, samples: int, batch: int) -> Callable[[int]
         joined = np.concatenate(shuffles)
         now, left = joined[: updates * batch], joined[updates * batch :]
         return now
+
+    return order
+
+
+def fresh(rng: np.random.Generator, samples: int, batch: int) -> Callable[[int], IntArray]:
+    """As `epochs`, but every batch is drawn from all samples, independently of the batches before it.
+
+    No sample is in a batch twice.
+    """
+    pool = np.arange(samples)
+
+    def order(updates: int) -> IntArray:
+        drawn = np.empty((updates, batch), dtype=np.int64)
+        draw(rng.random((updates, batch)), pool, drawn)
+        return drawn.ravel()
 
     return order

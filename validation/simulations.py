@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike
 
 from dmft._machine import available_memory
 from dmft._validate import integer, real, real_array, shown
+from dmft.optimizers import Optimizer
 from dmft.problems import NetworkProblem
 from dmft.simulation import MODELS, OPTIMIZERS, PRECISIONS, Sample, Settings, Simulation
 from dmft.status import Status
@@ -73,7 +74,7 @@ def simulate(
     t_final: float,
     replicas: int | Sequence[int] = 10,
     model: str = "gaussian",
-    optimizer: str | None = None,
+    optimizer: Optimizer | str | None = None,
     step: float | None = None,
     learning_rate: float | None = None,
     batch: int | None = None,
@@ -109,9 +110,12 @@ def simulate(
     model : {"gaussian", "network"}, optional
         The Gaussian model of theory section 1 (h a polynomial of degree <= 4), for which the theory is exact as d grows
         to infinity, or a true network on inputs x ~ N(0, I_d), with the activation itself. Default "gaussian".
-    optimizer : {"flow", "gd", "sgd"}, optional
-        Gradient flow by an adaptive integrator, full-batch gradient descent, or minibatch descent on the fixed training
-        set, whose order is reshuffled each epoch ("network" only). Default "flow", or what ``batch`` and ``step`` say.
+    optimizer : GradientDescent, Momentum, SGD, or {"flow", "gd", "sgd"}, optional
+        As for `dmft.solve`, whose exact theory at this learning rate is then the one to compare with: a step is eta d/n
+        and a batch round(batch_fraction n) samples at the n of each dimension, and ``step``, ``learning_rate`` and
+        ``batch`` are left out. Or gradient flow by an adaptive integrator, full-batch gradient descent, or minibatch
+        descent on the fixed training set, whose order is reshuffled each epoch. Default "flow", or what ``batch`` and
+        ``step`` say.
     step : float, optional
         Time advanced by one update of "gd" and "sgd"; or give
     learning_rate : float, optional
@@ -204,7 +208,7 @@ class Plan:
     settings : list of Settings
         One for each dimension.
     times, pair_times : (T,), (K,) float
-        What is recorded.
+        What is recorded, at n = alpha m d; `recorded` has the times of a dimension, where rounding of n changes a step.
     workers : int
         Processes, after memory has been planned.
     """
@@ -217,7 +221,7 @@ class Plan:
         t_final: float,
         replicas: int | Sequence[int] = 10,
         model: str = "gaussian",
-        optimizer: str | None = None,
+        optimizer: Optimizer | str | None = None,
         step: float | None = None,
         learning_rate: float | None = None,
         batch: int | None = None,
@@ -257,14 +261,22 @@ class Plan:
             ("optimizer", optimizer, (*OPTIMIZERS, None)),
             ("precision", precision, ("auto", *PRECISIONS)),
         ):
-            if value not in allowed:
+            if value not in allowed and not (name == "optimizer" and isinstance(value, Optimizer)):
                 words = ", ".join(word for word in allowed if word is not None)
-                raise ValueError(f"{name} must be one of {words}, not {shown(value)}.")
+                also = " or a GradientDescent, Momentum or SGD" if name == "optimizer" else ""
+                raise ValueError(f"{name} must be one of {words}{also}, not {shown(value)}.")
         if model == "gaussian":
             gaussian_model.check(problem)
-        if optimizer is None:
-            optimizer = "sgd" if batch is not None else "flow" if step is None and learning_rate is None else "gd"
-        _check_optimizer(optimizer, model, step, learning_rate, batch)
+        self.optimizer = optimizer if isinstance(optimizer, Optimizer) else None
+        if isinstance(optimizer, Optimizer):
+            _check_alone(optimizer, step, learning_rate, batch)
+            kind = "gd" if optimizer.batch_fraction == 1.0 else "sgd"
+            nominal: float | None = optimizer.step(problem)
+        else:
+            default = "sgd" if batch is not None else "flow" if step is None and learning_rate is None else "gd"
+            kind = default if optimizer is None else optimizer
+            _check_optimizer(kind, step, learning_rate, batch)
+            nominal = _time_step(step, learning_rate, formulation.alpha * formulation.width)
         t_final = real("t_final", t_final, low=0.0, open_low=True)
         rtol = real("rtol", rtol, low=1e-12, high=1e-2)
         if test_samples is None:
@@ -275,19 +287,22 @@ class Plan:
             Settings(
                 model=model,
                 dimension=d,
-                samples=_samples(formulation.alpha, formulation.width, d, step, learning_rate, batch),
+                samples=_samples(formulation.alpha, formulation.width, d, batch),
                 seed=integer("seed", seed, low=0),
-                optimizer=optimizer,
-                step=_time_step(step, learning_rate, formulation.alpha * formulation.width),
+                optimizer=kind,
+                step=nominal,
                 batch=batch,
-                rtol=rtol if optimizer == "flow" else None,
+                rtol=rtol if kind == "flow" else None,
                 precision="double",
                 test_samples=test_samples,
                 revision=dynamics.REVISION,
             )
             for d in checked
         ]
-        self.times, self.pair_times = _recording_times(t_final, times, pair_times, self.settings[0].step)
+        if self.optimizer is not None:
+            self.settings = [_optimized(settings, self.optimizer, problem) for settings in self.settings]
+        self._step = nominal
+        self.times, self.pair_times = _recording_times(t_final, times, pair_times, nominal)
         self.workers = integer("workers", workers, low=1)
         self._memory(precision, memory_limit, dask is not None)
         if resume and checkpoint is None:
@@ -347,24 +362,45 @@ class Plan:
             f"{', and precision = single takes half.' if half else '.'}"
         )
 
+    def recorded(self, settings: Settings) -> tuple[FloatArray, FloatArray]:
+        """Times of the curves (T,) and of the two-time functions (K,) in the simulation of these settings."""
+        if self._step is None or settings.step is None or settings.step == self._step:
+            return self.times, self.pair_times
+        return (
+            np.round(self.times / self._step) * settings.step,
+            np.round(self.pair_times / self._step) * settings.step,
+        )
+
     def fingerprint(self) -> str:
         """Hash of all that a replica depends on besides its number and dimension."""
-        settings = [
-            {key: value for key, value in s.to_dict().items() if key not in ("dimension", "samples", "precision")}
+        left_out = {"dimension", "samples", "precision"}
+        if self.optimizer is not None:
+            left_out |= {"step", "batch"}  # which follow from it at each dimension
+        # Later settings at their defaults: fingerprints of earlier versions stay valid.
+        defaults = {"momentum": 0.0, "sampling": "epochs"}
+        settings: list[dict[str, Any]] = [
+            {
+                key: value
+                for key, value in s.to_dict().items()
+                if key not in left_out and not (key in defaults and value == defaults[key])
+            }
             for s in self.settings[:1]
         ]
+        if self.optimizer is not None:
+            settings.append(self.optimizer.to_dict())
         what = [dynamics.REVISION, self.problem.to_dict(), settings, self.times.tolist(), self.pair_times.tolist()]
         return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
 
     def run(self) -> list[Simulation]:
         """Run what is not finished yet and gather everything; see `simulate`."""
+        recorded = {s.dimension: self.recorded(s) for s in self.settings}
         jobs = {
             f"d{s.dimension}-{s.precision}-r{replica:05d}": dynamics.Job(
                 problem=self.problem.to_dict(),
                 settings=s.to_dict(),
                 replica=replica,
-                times=tuple(self.times.tolist()),
-                pair_times=tuple(self.pair_times.tolist()),
+                times=tuple(recorded[s.dimension][0].tolist()),
+                pair_times=tuple(recorded[s.dimension][1].tolist()),
             )
             for s in sorted(
                 self.settings, key=lambda s: -s.dimension
@@ -424,11 +460,12 @@ class Plan:
             status, message = Status.INTERRUPTED, f"{missing}; resume to run the others."
         results = [outcome.results[key] for key in done]
         names = [name for name in results[0] if name != "wall_time"]
+        times, pair_times = self.recorded(settings)
         return Simulation(
             problem=self.problem,
             settings=settings,
-            t=self.times,
-            pair_times=self.pair_times,
+            t=times,
+            pair_times=pair_times,
             observables={name: Sample.of(np.array([result[name] for result in results])) for name in names},
             replica_index=[jobs[key].replica for key in done],
             status=status,
@@ -447,9 +484,33 @@ def _replica_numbers(value: int | Sequence[int]) -> list[int]:
     return list(range(integer("replicas", value, low=1)))
 
 
-def _check_optimizer(
-    optimizer: str, model: str, step: float | None, learning_rate: float | None, batch: int | None
-) -> None:
+def _check_alone(optimizer: Optimizer, step: float | None, learning_rate: float | None, batch: int | None) -> None:
+    for name, value in (("step", step), ("learning_rate", learning_rate), ("batch", batch)):
+        if value is not None:
+            raise ValueError(
+                f"{name} must be left out with optimizer = {type(optimizer).__name__}(...), which sets it, "
+                f"not {shown(value)}."
+            )
+
+
+def _optimized(settings: Settings, optimizer: Optimizer, problem: NetworkProblem) -> Settings:
+    """Step, batch, momentum and sampling of an optimiser at the n of these settings."""
+    nominal, samples = optimizer.step(problem), settings.samples
+    ratio = problem.alpha * problem.formulation().width * settings.dimension / samples
+    step = nominal if math.isclose(ratio, 1.0, rel_tol=1e-12) else nominal * ratio  # bit for bit that of the theory
+    changed = replace(settings, step=step, momentum=optimizer.momentum)
+    if settings.optimizer != "sgd":
+        return changed
+    batch = max(1, round(optimizer.batch_fraction * samples))
+    if optimizer.sampling == "epochs":
+        # An epoch has as many updates as in the theory: a third of 101 samples is 33 and not 34.
+        updates = optimizer.updates_per_epoch
+        least, most = samples // (updates + 1) + 1, samples // updates
+        batch = min(max(batch, least), most) if least <= most else batch
+    return replace(changed, batch=batch, sampling=optimizer.sampling)
+
+
+def _check_optimizer(optimizer: str, step: float | None, learning_rate: float | None, batch: int | None) -> None:
     given = [name for name, value in (("step", step), ("learning_rate", learning_rate)) if value is not None]
     if optimizer == "flow" and given:
         raise ValueError(f"{given[0]} goes with optimizer 'gd' or 'sgd', not with 'flow', which chooses its own steps.")
@@ -459,13 +520,9 @@ def _check_optimizer(
         raise ValueError("optimizer 'sgd' needs batch, the samples of one update.")
     if optimizer != "sgd" and batch is not None:
         raise ValueError(f"batch goes with optimizer 'sgd', not with {optimizer!r}.")
-    if optimizer == "sgd" and model != "network":
-        raise ValueError("optimizer 'sgd' needs model 'network'.")
 
 
-def _samples(
-    alpha: float, width: int, dimension: int, step: float | None, learning_rate: float | None, batch: int | None
-) -> int:
+def _samples(alpha: float, width: int, dimension: int, batch: int | None) -> int:
     """Round alpha m d to n."""
     exact = alpha * width * dimension
     samples = round(exact)
@@ -527,9 +584,12 @@ def _bytes(problem: NetworkProblem, settings: Settings, pairs: int) -> int:
     width = problem.formulation().width
     parameters = width * (settings.dimension + 1) * 8
     kept = pairs * (parameters + settings.samples * 8) + 20 * parameters
+    order = 0 if settings.batch is None else 3 * max(dynamics.ORDER, settings.batch, settings.samples)
     if settings.model == "gaussian":
         itemsize = 8 if settings.precision == "double" else 4
-        return kept + gaussian_model.memory(problem, settings.dimension, settings.samples, itemsize)
+        kept += gaussian_model.memory(problem, settings.dimension, settings.samples, itemsize)
+        if settings.batch is not None:
+            kept += 8 * order + gaussian_model.batch_memory(problem, settings.dimension, settings.batch, itemsize)
+        return kept
     batch = 0 if settings.batch is None else settings.batch * (settings.dimension + width + 2)
-    order = 0 if settings.batch is None else 3 * max(dynamics.ORDER, settings.batch, settings.samples)
     return kept + 8 * ((settings.samples + settings.test_samples) * (settings.dimension + 3) + batch + order)

@@ -19,6 +19,7 @@ from dmft.status import Status
 FloatArray = NDArray[np.float64]
 
 MODEL_WORDS = {"gaussian": "Gaussian model", "network": "true network"}
+_SAME_RATE = 1e-9
 OPTIMIZER_WORDS = {"flow": "gradient flow", "gd": "gradient descent", "sgd": "SGD"}
 
 
@@ -33,18 +34,45 @@ def listed_simulations(simulations: object) -> list[Any]:
 
 def series_of(simulations: list[Simulation]) -> dict[str, list[Simulation]]:
     """Simulations by the name of their series, in the order given; dimensions increase inside."""
-    kinds: dict[tuple[str, str, str | None], list[Simulation]] = {}
+    kinds: list[list[Simulation]] = []
     for simulation in simulations:
-        s = simulation.settings
-        step = None if s.step is None else f"{s.step:.9g}"
-        kinds.setdefault((s.model, s.optimizer, step), []).append(simulation)
+        same = (kind for kind in kinds if _one_kind(kind[0].settings, simulation.settings))
+        kind = next(same, None)
+        if kind is None:
+            kinds.append(kind := [])
+        kind.append(simulation)
     result: dict[str, list[Simulation]] = {}
-    for kind in kinds.values():
+    for kind in kinds:
         for name, group in _by_batch(kind).items():
             ordered = sorted(group, key=lambda simulation: simulation.settings.dimension)
             _check_replicas(name, ordered)
             result[name] = ordered
     return result
+
+
+def _one_kind(one: Settings, other: Settings) -> bool:
+    """Whether two simulations differ in batch size, dimension and replicas at most.
+
+    The learning rate is the same where the step is, or differs only because n is rounded.
+    """
+    if (one.model, algorithm_words(one)) != (other.model, algorithm_words(other)):
+        return False
+    if one.step is None or other.step is None:
+        return one.step == other.step
+    return f"{one.step:.9g}" == f"{other.step:.9g}" or f"{_rate(one):.9g}" == f"{_rate(other):.9g}"
+
+
+def _rate(settings: Settings) -> float:
+    """Learning rate eta on the plain gradient."""
+    return 0.0 if settings.step is None else settings.step * settings.samples / settings.dimension
+
+
+def algorithm_words(settings: Settings, batch: str = "") -> str:
+    """Optimiser with its batch (in words), sampling and momentum; defaults are not mentioned."""
+    words = OPTIMIZER_WORDS[settings.optimizer]
+    if settings.optimizer == "sgd":
+        words += batch + (" drawn afresh" if settings.sampling == "fresh" else "")
+    return words + (f", momentum {settings.momentum:.9g}" if settings.momentum else "")
 
 
 def _by_batch(simulations: list[Simulation]) -> dict[str, list[Simulation]]:
@@ -54,17 +82,20 @@ def _by_batch(simulations: list[Simulation]) -> dict[str, list[Simulation]]:
     if None not in batches and len(batches) > 1:
         fractions = [(s.batch or 0) / s.samples for s in settings]
         if max(fractions) - min(fractions) <= max(1.0 / s.samples for s in settings):
-            return {_series_name(settings[0], f"SGD batch fraction {np.mean(fractions):.3g}"): simulations}
-    result: dict[str, list[Simulation]] = {}
-    for simulation in simulations:
-        s = simulation.settings
-        how = OPTIMIZER_WORDS[s.optimizer] + (f" batch {s.batch}" if s.optimizer == "sgd" else "")
-        result.setdefault(_series_name(s, how), []).append(simulation)
-    return result
+            return {_series_name(settings, f" batch fraction {np.mean(fractions):.3g}"): simulations}
+    return {
+        _series_name(settings, f" batch {batch}"): [one for one in simulations if one.settings.batch == batch]
+        for batch in dict.fromkeys(s.batch for s in settings)
+    }
 
 
-def _series_name(settings: Settings, how: str) -> str:
-    return f"{MODEL_WORDS[settings.model]}, {how}" + ("" if settings.step is None else f", step {settings.step:.9g}")
+def _series_name(settings: list[Settings], batch: str) -> str:
+    first = settings[0]
+    name = f"{MODEL_WORDS[first.model]}, {algorithm_words(first, batch)}"
+    if first.step is None:
+        return name
+    steps = {f"{s.step:.9g}" for s in settings}
+    return f"{name}, step {steps.pop()}" if len(steps) == 1 else f"{name}, learning rate {_rate(first):.9g}"
 
 
 def _check_replicas(name: str, simulations: list[Simulation]) -> None:
@@ -103,6 +134,62 @@ def check_same_problem(solution: Solution, simulation: Simulation) -> None:
             f"the simulation at d = {settings.dimension} has {settings.samples} samples, which is not the alpha of its "
             f"problem: alpha m d = {wanted:.6g}."
         )
+
+
+def same_rate(solution: Solution, settings: Settings) -> bool:
+    """Whether a simulation makes the updates of the solution at its learning rate, but for rounding of n."""
+    optimizer = solution.optimizer
+    if optimizer is None or settings.step is None:
+        return False
+    exact = math.isclose(_rate(settings), optimizer.learning_rate, rel_tol=_SAME_RATE)
+    return exact or math.isclose(settings.step, optimizer.step(solution.problem), rel_tol=_SAME_RATE)
+
+
+def same_algorithm(solution: Solution, settings: Settings) -> bool:
+    """Whether a solution is the exact theory of what was simulated, but for rounding of n and of the batch."""
+    optimizer = solution.optimizer
+    if optimizer is None:
+        return settings.optimizer == "flow"
+    batch = settings.samples if settings.batch is None else settings.batch
+    epoch = 1 if settings.sampling == "fresh" else settings.samples // batch
+    return (
+        same_rate(solution, settings)
+        and math.isclose(settings.momentum, optimizer.momentum, rel_tol=_SAME_RATE)
+        and abs(batch - optimizer.batch_fraction * settings.samples) < 1.0
+        and epoch == optimizer.updates_per_epoch
+    )
+
+
+def other_algorithms(solution: Solution, simulations: list[Simulation]) -> list[str]:
+    """Notes on simulations of which the solution is not the exact theory, as far as that is not said anyway."""
+    settings = [simulation.settings for simulation in simulations]
+    other = [s for s in settings if not same_algorithm(solution, s)]
+    if not other:
+        return []
+    optimizer, one = solution.optimizer, other[0]
+    if optimizer is None:
+        if not one.momentum:
+            return []
+        speed = 1.0 / (1.0 - one.momentum)
+        return [
+            f"the theory is that of gradient flow, which descent with momentum {one.momentum:.6g} follows at small "
+            f"steps {speed:.4g} times as fast."
+        ]
+    rate, momentum, fraction = optimizer.learning_rate, optimizer.momentum, optimizer.batch_fraction
+    theory = _algorithm(rate, momentum, fraction, optimizer.sampling)
+    found = "gradient flow"
+    if one.step is not None:
+        found = _algorithm(_rate(one), one.momentum, (one.batch or one.samples) / one.samples, one.sampling)
+    where = "" if len(other) == len(settings) else " at d = " + ", ".join(str(s.dimension) for s in other)
+    return [f"the theory is that of {theory}, but the simulation{where} is one of {found}."]
+
+
+def _algorithm(rate: float, momentum: float, fraction: float, sampling: str) -> str:
+    words = f"gradient descent at learning rate {rate:.9g}"
+    if fraction < 1.0:
+        how = "drawn afresh" if sampling == "fresh" else "in epochs"
+        words = f"SGD at learning rate {rate:.9g} on batches of {fraction:.6g} n {how}"
+    return words + (f" with momentum {momentum:.9g}" if momentum else "")
 
 
 def unfinished(solution: Solution, simulations: list[Simulation]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from dmft._validate import nearest, shown
 from dmft.formulation import Formulation
 from dmft.simulation import Simulation
 from dmft.solution import Solution
+from validation.comparison.checks import same_rate
 from validation.comparison.statistics import Data, FloatArray, IntArray, Theory
 
 OBSERVABLES = ("train_error", "test_error", "test_error_fresh", "a", "v", "C_d", "C_o", "C_r")
@@ -81,6 +82,19 @@ def recorded_names(simulations: list[Simulation]) -> tuple[str, ...]:
     return tuple(name for name in OBSERVABLES if all(has(simulation, name) for simulation in simulations))
 
 
+def theory_times(solution: Solution, simulation: Simulation) -> tuple[FloatArray, FloatArray]:
+    """Times of the curves and of the pairs at which the theory is evaluated.
+
+    Those recorded; but where both make updates at the same learning rate, the time of the same update in the theory,
+    from which that of the simulation differs by the rounding of n.
+    """
+    step, optimizer = simulation.settings.step, solution.optimizer
+    if step is None or optimizer is None or not same_rate(solution, simulation.settings):
+        return simulation.t, simulation.pair_times
+    own = optimizer.step(solution.problem)
+    return np.round(simulation.t / step) * own, np.round(simulation.pair_times / step) * own
+
+
 def theory_of(solution: Solution, columns: list[Column]) -> tuple[Theory, FloatArray, NDArray[np.str_]]:
     """Theory, scale (P,) of relative differences as in `Row`, and name of the observable (P,)."""
     largest: dict[str, float] = {}
@@ -140,8 +154,7 @@ def columns_of(
         When no time is left, or a chosen one was not recorded.
     """
     end = float(solution.t[-1])
-    recorded = [simulation.t for simulation in simulations]
-    pairs = [simulation.pair_times for simulation in simulations]
+    recorded, pairs = zip(*(theory_times(solution, simulation) for simulation in simulations), strict=True)
     curves = any(n not in _TWO_TIME for n in used)
     two_time = any(n in _TWO_TIME for n in used)
     t = _common(recorded, notes, "times") if curves else np.empty(0)
@@ -149,6 +162,8 @@ def columns_of(
     if (curves and not len(t)) or (two_time and not curves and not len(s)):
         raise ValueError(f"{name}: the simulations have no recording time in common.")
     if chosen is not None:
+        for simulation, *own in zip(simulations, recorded, pairs, strict=True):
+            chosen = _translated(chosen, np.concatenate([simulation.t, simulation.pair_times]), np.concatenate(own))
         _check_chosen(chosen, np.concatenate([t, s]))
         t, s = t[_matched(t, chosen)], s[_matched(s, chosen)]
     late = int(np.count_nonzero(t > end * (1.0 + _SAME_TIME))), int(np.count_nonzero(s > end * (1.0 + _SAME_TIME)))
@@ -157,6 +172,14 @@ def columns_of(
             f"{late[0]} times and {late[1]} pair times lie beyond the end t = {end:g} of the theory, left out."
         )
     t, s = (np.minimum(x[x <= end * (1.0 + _SAME_TIME)], end) for x in (t, s))
+    if all(same_rate(solution, simulation.settings) for simulation in simulations):
+        stored = _matched(s, solution.two_time.t) if len(s) else np.ones(0, dtype=bool)
+        if not stored.all():  # nothing lies between two updates, so nothing is interpolated
+            notes.append(
+                f"{np.count_nonzero(~stored)} pair times are not among the stored rows of the two-time functions of "
+                "the theory (solution.two_time.t), left out."
+            )
+        s = s[stored]
     if not len(t) and not len(s):
         raise ValueError(f"{name}: no recorded time is left up to the end t = {end:g} of the theory; solve further.")
     result: list[Column] = []
@@ -186,16 +209,18 @@ def _curve_columns(solution: Solution, t: FloatArray, used: tuple[str, ...]) -> 
                     t=t,
                     t_prime=None,
                     theory=array[(slice(None), *place)],
-                    pick=_curve_pick(name, t, place),
+                    pick=_curve_pick(solution, name, t, place),
                 )
             )
     return result
 
 
-def _curve_pick(name: str, t: FloatArray, place: tuple[int, ...]) -> Callable[[Simulation], _Picked]:
+def _curve_pick(
+    solution: Solution, name: str, t: FloatArray, place: tuple[int, ...]
+) -> Callable[[Simulation], _Picked]:
     def pick(simulation: Simulation) -> _Picked:
         sample = simulation.sample(name, squeeze=False)
-        where: Any = (_nearest(simulation.t, t), *place)
+        where: Any = (_nearest(theory_times(solution, simulation)[0], t), *place)
         values = None if sample.values is None else sample.values[(slice(None), *where)]
         return _Picked(sample.mean[where], sample.sem[where], sample.count, values)
 
@@ -210,13 +235,13 @@ def _pair_columns(solution: Solution, s: FloatArray, used: tuple[str, ...]) -> l
     result = []
     for name in used:
         if name == "C_r":
-            pick = _pair_pick("residual_correlation", [_Term(1.0, None)], *half)
+            pick = _pair_pick(solution, "residual_correlation", [_Term(1.0, None)], *half)
             result.append(Column(name, name, *half, solution.residual_correlation(*half), pick))
         elif name == "C_d":
             for g in range(form.groups):
                 label = f"C_d[{g}]" if form.groups > 1 else "C_d"
                 theory = solution.correlation(*half, "d", (g, g))
-                pick = _pair_pick("correlation", _element(form, "d", g, g), *half)
+                pick = _pair_pick(solution, "correlation", _element(form, "d", g, g), *half)
                 result.append(Column(name, label, *half, theory, pick))
         elif name == "C_o":
             for g in range(form.groups):
@@ -226,7 +251,7 @@ def _pair_columns(solution: Solution, s: FloatArray, used: tuple[str, ...]) -> l
                     times = half if g == h else (full[0], full[1])
                     label = f"C_o[{g},{h}]" if form.groups > 1 else "C_o"
                     theory = solution.correlation(*times, "o", (g, h))
-                    pick = _pair_pick("correlation", _element(form, "o", g, h), *times)
+                    pick = _pair_pick(solution, "correlation", _element(form, "o", g, h), *times)
                     result.append(Column(name, label, *times, theory, pick))
     return result
 
@@ -253,10 +278,13 @@ def _element(form: Formulation, kind: str, g: int, h: int) -> list[_Term]:
     return [_Term(1.0 / size, s_place), _Term(-1.0 / size, t_place)]
 
 
-def _pair_pick(name: str, terms: list[_Term], t: FloatArray, s: FloatArray) -> Callable[[Simulation], _Picked]:
+def _pair_pick(
+    solution: Solution, name: str, terms: list[_Term], t: FloatArray, s: FloatArray
+) -> Callable[[Simulation], _Picked]:
     def pick(simulation: Simulation) -> _Picked:
         sample = simulation.sample(name, squeeze=False)
-        i, j = _nearest(simulation.pair_times, t), _nearest(simulation.pair_times, s)
+        grid = theory_times(solution, simulation)[1]
+        i, j = _nearest(grid, t), _nearest(grid, s)
 
         def part(array: FloatArray, place: int | None) -> FloatArray:
             return array[..., i, j] if place is None else array[..., place, i, j]
@@ -307,7 +335,7 @@ def gather(simulations: list[Simulation], columns: list[Column]) -> Data:
     return Data(np.array(dimensions), np.array(counts), centres, spreads, values)
 
 
-def _common(grids: list[FloatArray], notes: list[str], what: str) -> FloatArray:
+def _common(grids: Sequence[FloatArray], notes: list[str], what: str) -> FloatArray:
     """Times that all grids have, up to rounding."""
     common = grids[0]
     for grid in grids[1:]:
@@ -330,6 +358,15 @@ def _nearest(grid: FloatArray, times: FloatArray) -> IntArray:
     right = np.clip(np.searchsorted(grid, times), 0, len(grid) - 1)
     left = np.maximum(right - 1, 0)
     return np.where(np.abs(grid[left] - times) <= np.abs(grid[right] - times), left, right)
+
+
+def _translated(chosen: FloatArray, recorded: FloatArray, meant: FloatArray) -> FloatArray:
+    """Chosen times (X,), those of ``recorded`` (Y,) replaced by what they mean (Y,)."""
+    if not len(recorded):
+        return chosen
+    order = np.argsort(recorded, kind="stable")
+    place = order[_nearest(recorded[order], chosen)]
+    return np.where(np.abs(recorded[place] - chosen) <= _SAME_TIME * np.abs(chosen), meant[place], chosen)
 
 
 def _check_chosen(chosen: FloatArray, recorded: FloatArray) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from dmft.plots import _BLUE, _CURVE_LIMIT, _GREEN, _GREY, _ORANGE, _PURPLE, _STYLE, _first_time, _title, _write
 from dmft.simulation import Simulation
 from dmft.solution import Solution
-from validation.comparison.checks import MODEL_WORDS, OPTIMIZER_WORDS
+from validation.comparison.checks import MODEL_WORDS, algorithm_words
 from validation.comparison.records import Row, Section
 
 if TYPE_CHECKING:
@@ -416,8 +416,8 @@ def _members(solutions: Sequence[Solution], simulations: Sequence[Sequence[Simul
 
 
 def _kind(simulation: Simulation) -> tuple[str, str]:
-    """Model and optimiser; the step differs from width to width."""
-    return simulation.settings.model, simulation.settings.optimizer
+    """Model and optimiser; step and batch differ from width to width."""
+    return simulation.settings.model, algorithm_words(simulation.settings)
 
 
 def _labels(solutions: Sequence[Solution]) -> tuple[list[str], list[int]]:
@@ -507,7 +507,7 @@ def _family_legends(figure: Figure, axis: Axes, members: Sequence[_Member], nois
     for member in members:
         for number, simulation in member.simulations:
             model, optimizer = _kind(simulation)
-            words[number] = f"{MODEL_WORDS[model]}, {OPTIMIZER_WORDS[optimizer]}"
+            words[number] = f"{MODEL_WORDS[model]}, {optimizer}"
             dimensions.setdefault(number, set()).add(simulation.settings.dimension)
     markers = []
     for number in sorted(words):

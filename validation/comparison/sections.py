@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from dmft.simulation import Settings, Simulation
 from dmft.solution import Solution
 from dmft.status import Status
-from validation.comparison.checks import unfinished
+from validation.comparison.checks import other_algorithms, same_algorithm, unfinished
 from validation.comparison.observables import OBSERVABLES, Column, columns_of, gather, recorded_names, theory_of
 from validation.comparison.records import Outcome, Row, Section, Summary
 from validation.comparison.statistics import (
@@ -71,7 +71,7 @@ def section_of(
     ValueError
         When nothing is left to compare, or a chosen time was not recorded.
     """
-    notes = unfinished(solution, simulations)
+    notes = unfinished(solution, simulations) + other_algorithms(solution, simulations)
     recorded = recorded_names(simulations)
     every = {n for simulation in simulations for n in recorded_names([simulation])}
     if wanted is None and every - set(recorded):
@@ -137,7 +137,8 @@ def section_of(
     dimensions, counts = tuple(map(int, data.dimensions)), tuple(map(int, data.counts))
     settings = tuple(simulation.settings for simulation in simulations)
     linear = simulations[0].problem.activation.degree == 1
-    verdict = _verdict(name, settings[0], rows, outcome, p_value, p_last, dimensions, effective, amplification, linear)
+    cause = _cause(solution, settings, linear)
+    verdict = _verdict(name, cause, rows, outcome, p_value, p_last, dimensions, effective, amplification)
     if any(simulation.status in (Status.DIVERGED, Status.FAILED) for simulation in simulations):
         verdict = f"{verdict[:-1]}; replicas have failed and are left out, see the notes."
     return Section(
@@ -243,10 +244,23 @@ def _summary(
     )
 
 
-def _cause(settings: Settings, linear: bool) -> str:
+def _cause(solution: Solution, settings: tuple[Settings, ...], linear: bool) -> str:
     """What a difference may come from, as far as the settings tell."""
-    network = settings.model == "network" and not linear
-    finite = {"gd": "the finite step", "sgd": "the finite step and the noise of the batches"}.get(settings.optimizer)
+    first = settings[0]
+    network = first.model == "network" and not linear
+    finite = {"gd": "the finite step", "sgd": "the finite step and the noise of the batches"}.get(first.optimizer)
+    if finite and first.momentum:
+        finite = f"the momentum, {finite}" if " and " in finite else f"the momentum and {finite}"
+    if solution.optimizer is not None:
+        if all(same_algorithm(solution, s) for s in settings):
+            finite = None
+        elif network:
+            return (
+                "; the other algorithm (see the notes) and the price of the Gaussian approximation cannot be told "
+                "apart here"
+            )
+        else:
+            return "; the algorithm is another one than in the theory, see the notes"
     if network and finite:
         return (
             f"; {finite} and the price of the Gaussian approximation cannot be told apart here: the theory is that of "
@@ -256,12 +270,12 @@ def _cause(settings: Settings, linear: bool) -> str:
         return "; for a true network such a gap is the price of the Gaussian approximation, if the simulation is right"
     if finite:
         return f"; {finite} may be the reason: the theory is that of gradient flow"
-    return "; no difference is expected here" if settings.model == "network" else ""
+    return "; no difference is expected here" if first.model == "network" else ""
 
 
 def _verdict(
     name: str,
-    settings: Settings,
+    cause: str,
     rows: list[Row],
     outcome: Outcome,
     p_value: float,
@@ -269,7 +283,6 @@ def _verdict(
     dimensions: tuple[int, ...],
     effective: float | None,
     amplification: float,
-    linear: bool,
 ) -> str:
     several = len(dimensions) > 1
     worst = max(rows, key=lambda row: abs(row.z))
@@ -306,7 +319,7 @@ def _verdict(
         if widest is not worst:
             text += f"; the largest gap is {widest.percent} in {widest.place}"
     if outcome is Outcome.DIFFERS:
-        text += _cause(settings, linear)
+        text += cause
     if not several:
         text += "; with one dimension, a bias of order 1/d cannot be told apart"
     return text + "."

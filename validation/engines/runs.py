@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -71,8 +71,13 @@ def code_digest() -> str:
     engines = sorted(path for path in package.rglob("*.py") if "descent" not in path.relative_to(package).parts)
     package = Path(dmft.__file__).parent
     equations = [package / name for name in ("equations.py", "formulation.py", "interpolation.py", "verification.py")]
+    return source_digest([*engines, *equations])
+
+
+def source_digest(paths: Iterable[Path]) -> str:
+    """Digest of files, in their order."""
     digest = hashlib.sha256()
-    for path in (*engines, *equations):
+    for path in paths:
         digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
 
