@@ -90,6 +90,13 @@ class Optimizer(ABC):
             raise ValueError(f"learning_rate = {self.learning_rate:g} over alpha m must be a number > 0, not {step:g}.")
         return step
 
+    def describe(self) -> str:
+        """All parameters in words, those that are at their defaults left out."""
+        words = f"{self.kind} at learning rate {self.learning_rate:g}"
+        if self.batch_fraction < 1.0:
+            words += f", batch fraction {self.batch_fraction:g}" + (" in epochs" if self.sampling == "epochs" else "")
+        return words + (f", momentum {self.momentum:g}" if self.momentum > 0.0 else "")
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data from which :func:`from_dict` rebuilds it; floats are exact."""
         names = [field.name for field in fields(self)]  # type: ignore[arg-type]

@@ -794,7 +794,7 @@ class Solution(Curves):
         else:
             head = f"{self.problem.name} model"
         if self.optimizer is not None:
-            head += f", {self.optimizer.kind} at learning rate {self.optimizer.learning_rate:g}"
+            head += f", {self.optimizer.describe()}"
         moments = [("start", float(self.t[0]))]
         if formulation.residual_sector and self.minimum().found_interior:
             moments.append(("test minimum", self.minimum().time))

@@ -18,7 +18,7 @@ from dmft.interpolation import interpolate
 from dmft.limits import Limit, option_names
 from dmft.simulation import Simulation
 from dmft.solution import Solution
-from validation.comparison.checks import MODEL_WORDS, OPTIMIZER_WORDS
+from validation.comparison.checks import MODEL_WORDS, algorithm_words
 
 if TYPE_CHECKING:
     from dmft.formulation import Formulation
@@ -168,9 +168,9 @@ def series_name(run: Solution | Simulation) -> str:
     if isinstance(run, Solution):
         if isinstance(run.problem, Limit):  # a series of its own: it must not pass for the equations it approximates
             return " ".join([run.problem.title, *_options(run.problem)])
-        return "theory"
+        return "theory" if run.optimizer is None else f"theory of {run.optimizer.describe()}"
     s = run.settings
-    how = OPTIMIZER_WORDS[s.optimizer] + (f" batch {s.batch}" if s.batch is not None else "")
+    how = algorithm_words(s, f" batch {s.batch}")
     step = "" if s.step is None else f", step {s.step:.4g}"
     return f"{MODEL_WORDS[s.model]}, {how}{step}, d = {s.dimension}"
 
