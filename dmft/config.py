@@ -49,6 +49,8 @@ class SolveOptions:
         Times that the grid has to contain.
     max_rows : int or None
         Limit on the number of time rows; None is the engine's own.
+    thinning : float or None
+        With an optimizer, relative error that thinning the history of a long run may bring each time.
     verify : bool
         Whether a second run checks the solution.
     optimizer : Optimizer or None
@@ -60,6 +62,7 @@ class SolveOptions:
     method: str = "auto"
     times: tuple[float, ...] | None = None
     max_rows: int | None = None
+    thinning: float | None = None
     verify: bool = False
     optimizer: optimizers.Optimizer | None = None
 
@@ -68,6 +71,8 @@ class SolveOptions:
         values: dict[str, Any] = {"rtol": self.rtol, "method": self.method, "times": self.times}
         if self.max_rows is not None:
             values["max_rows"] = self.max_rows
+        if self.thinning is not None:
+            values["thinning"] = self.thinning
         if self.verify:
             values["verify"] = True
         if self.optimizer is not None:
@@ -84,6 +89,11 @@ class SolveOptions:
             object.__setattr__(self, "optimizer", optimizers.from_dict(self.optimizer))
         if self.max_rows is not None:
             object.__setattr__(self, "max_rows", _validate.integer("max_rows", self.max_rows, low=2))
+        if self.thinning is not None:
+            thinning = _validate.real("thinning", self.thinning, low=0.0, high=0.1, open_high=True)
+            object.__setattr__(self, "thinning", thinning)
+            if self.optimizer is None:
+                raise ValueError("thinning goes with an optimizer.")
         if self.times is not None:
             times = tuple(_validate.real_array("times", self.times, ndim=1).tolist())
             inside = all(0 <= t <= self.t_final for t in times)

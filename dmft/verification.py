@@ -16,13 +16,13 @@ AGREEMENT = 10.0
 """Differences up to this many rtol count as agreement: both runs may be off by the few rtol that either promises."""
 TRAIN_FLOOR = 1e-6
 """Train errors are compared down to this fraction of tau^2/2 (of |phi|^2/2 when tau = 0)."""
-CHECK, TIGHTER, TIGHTER_CHECK = ".check", ".tighter", ".tighter_check"
-"""What is added to the name of a run's checkpoint for that of its check, and of repetitions of both at rtol/10."""
+CHECK, TIGHTER, CHECK_AGAIN = ".check", ".tighter", ".check_again"
+"""What is added to the name of a run's checkpoint for that of its check, and of repetitions of both at other rtol."""
 
 
 def checkpoints(path: Path) -> tuple[Path, ...]:
     """The checkpoint of a run, and the places next to it where those of its check go."""
-    return (path, *(path.with_name(path.name + suffix) for suffix in (CHECK, TIGHTER, TIGHTER_CHECK)))
+    return (path, *(path.with_name(path.name + suffix) for suffix in (CHECK, TIGHTER, CHECK_AGAIN)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,8 @@ class Difference:
     time : float
         Where it is found.
     amplification : float or None
-        Largest difference of this curve between the run and its repetition at rtol/10, over rtol, in the same measure;
+        Largest difference of this curve between the run and its repetition at rtol/10, over rtol, in the same measure,
+        or of the check to one at ten times its rtol, over that;
         between the check and its repetition where that is more and the run's own does not explain the difference (the
         train error of a network that interpolates is a difference of large terms in the second engine). None where
         nothing had to be explained.

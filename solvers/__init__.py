@@ -155,7 +155,9 @@ def _descent_options(
     method: str,
     verify: bool,
     t_final: float,
-    max_rows: int,
+    times: tuple[float, ...],
+    max_rows: int | None,
+    thinning: float | None,
     config_text: str,
 ) -> DescentOptions:
     """Options of a run of discrete updates; what does not go with them is refused."""
@@ -168,13 +170,15 @@ def _descent_options(
         raise ValueError(f"method must be 'auto' with an optimizer, which has one engine, got {method!r}")
     if verify:
         raise ValueError("verify=True is not available with an optimizer: there is no second engine for updates yet")
+    given: dict[str, Any] = {"max_rows": max_rows, "thinning": thinning}
     return DescentOptions(
         t_final=t_final,
         rtol=0.0,
         method=optimizer.kind,
-        max_rows=max_rows,
+        times=times,
         config_text=config_text,
         optimizer=optimizer,
+        **{name: value for name, value in given.items() if value is not None},
     )
 
 
@@ -190,7 +194,8 @@ def solve(
     checkpoint: str | PathLike[str] | None = None,
     resume: bool = False,
     checkpoint_interval: float = 20.0,
-    max_rows: int = 20_000,
+    max_rows: int | None = None,
+    thinning: float | None = None,
     config_text: str = "",
     verify: bool = False,
 ) -> Solution:
@@ -210,11 +215,11 @@ def solve(
         direction. Limits take "auto" only.
     optimizer : GradientDescent, Momentum or SGD, optional
         Solve the DMFT of these updates, which is exact at any learning rate, instead of gradient flow. For symmetric,
-        grouped and general networks; every update is a row. Memory grows with the square of the number of updates and
-        time with its cube: 2000 of a symmetric network take 100 MB and some seconds.
+        grouped and general networks; every update is a row. 2000 updates of a symmetric network take 100 MB and some
+        seconds; longer runs thin their history. A run that will take more than a minute says so in a warning.
     times : iterable of float, optional
         Times at which a row is wanted exactly. (Any other time is interpolated by ``solution.at``.) With an optimizer
-        they must lie in range and change nothing.
+        two-time functions are kept at the updates next to them.
     progress : bool or callable, optional
         True for a progress bar, or a function of a :class:`Progress`, called after every row.
     checkpoint : path, optional
@@ -223,8 +228,11 @@ def solve(
         Continue from ``checkpoint``, which must exist and belong to the same problem and options.
     checkpoint_interval : float
         Seconds between checkpoints.
-    max_rows : int
-        Stop with ``Status.STEP_LIMIT`` after this many rows.
+    max_rows : int, optional
+        Stop with ``Status.STEP_LIMIT`` after this many rows. Default 20 000, ten million with an optimizer.
+    thinning : float, optional
+        With an optimizer, relative error of the curves that dropping updates of long ago from a history of 2000 may
+        bring each time, below 0.1; 0 keeps all. Default 1e-5. The history of gradient flow is thinned at rtol.
     config_text : str
         Configuration text to carry into the saved file.
     verify : bool
@@ -250,7 +258,12 @@ def solve(
     rtol = real("rtol", rtol, low=1e-10, high=0.1)
     if not isinstance(method, str) or method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
-    max_rows = integer("max_rows", max_rows, low=2)
+    if max_rows is not None:
+        max_rows = integer("max_rows", max_rows, low=2)
+    if thinning is not None:
+        thinning = real("thinning", thinning, low=0.0, high=0.1, open_high=True)
+        if optimizer is None:
+            raise ValueError("thinning goes with an optimizer: the history of gradient flow is thinned at rtol")
     verify = boolean("verify", verify)
     if progress is not None and not isinstance(progress, bool) and not callable(progress):
         raise TypeError(
@@ -275,11 +288,11 @@ def solve(
             rtol=rtol,
             method="bdf" if method == "auto" else method,
             times=wanted,
-            max_rows=max_rows,
             config_text=config_text,
+            **({} if max_rows is None else {"max_rows": max_rows}),
         )
     else:
-        options = _descent_options(problem, optimizer, method, verify, t_final, max_rows, config_text)
+        options = _descent_options(problem, optimizer, method, verify, t_final, wanted, max_rows, thinning, config_text)
     runner = _Runner(problem, progress, None if checkpoint is None else Path(checkpoint), checkpoint_interval)
     planned = None
     if verify:  # an engine that cannot be imported is found out before anything is computed

@@ -1,8 +1,8 @@
 """A solution checked by a second run: another engine where there is one, else the same one, tighter and of other order.
 
 `verify` is what ``solve(..., verify=True)`` does after the run. The curves are compared at common times; where they
-differ beyond what the tolerances allow, a repetition at rtol/10 measures how much this problem amplifies errors, which
-tells a sensitive problem from a wrong solution.
+differ beyond what the tolerances allow, repetitions (of the run at rtol/10, of another engine at ten times its rtol)
+measure how much this problem amplifies errors, which tells a sensitive problem from a wrong solution.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import solvers
 from dmft.limits import Limit
 from dmft.problems.base import NetworkProblem
 from dmft.status import Status
-from dmft.verification import CHECK, TIGHTER, TIGHTER_CHECK, TRAIN_FLOOR, Difference, Quality, Verification
+from dmft.verification import CHECK, CHECK_AGAIN, TIGHTER, TRAIN_FLOOR, Difference, Quality, Verification
 from solvers.base import Options
 from solvers.marching import fastest_rate
 from solvers.multistep import MAX_ORDER
@@ -140,7 +140,7 @@ def verify(
             stopped = f"{planned.method} did not get there ({check.message}), so that the same engine checks; "
             planned = same_engine(options.method, options.rtol)
             # The place of what explains another engine's difference, which is not asked for now.
-            check = run(replace(again, method=planned.method, rtol=planned.rtol), TIGHTER_CHECK)
+            check = run(replace(again, method=planned.method, rtol=planned.rtol), CHECK_AGAIN)
         times = common_times(solution, check)
         found = replace(
             found,
@@ -155,15 +155,16 @@ def verify(
         )
         if not found.status.ok or found.agrees:
             return found
-        repeated = [(solution, options.method, options.rtol, TIGHTER)]
-        if planned.independent:
-            repeated.append((check, planned.method, planned.rtol, TIGHTER_CHECK))
-        for one, method, rtol, suffix in repeated:
-            if not found.explained:
-                tighter = run(replace(again, method=method, rtol=max(0.1 * rtol, 1e-10)), suffix)
-                if tighter.status is Status.INTERRUPTED:
-                    raise KeyboardInterrupt
-                found = replace(found, differences=amplified(found.differences, one, tighter, rtol))
+        tighter = run(replace(again, method=options.method, rtol=max(0.1 * options.rtol, 1e-10)), TIGHTER)
+        if tighter.status is Status.INTERRUPTED:
+            raise KeyboardInterrupt
+        found = replace(found, differences=amplified(found.differences, solution, tighter, options.rtol))
+        if planned.independent and not found.explained:
+            # Another engine is asked for less, not for more, which it may be unable to give.
+            looser = run(replace(wanted, rtol=10.0 * planned.rtol), CHECK_AGAIN)
+            if looser.status is Status.INTERRUPTED:
+                raise KeyboardInterrupt
+            found = replace(found, differences=amplified(found.differences, looser, check, 10.0 * planned.rtol))
         return found
     except KeyboardInterrupt:
         return replace(found, status=Status.INTERRUPTED, message="the check was interrupted")

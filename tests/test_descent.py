@@ -475,6 +475,30 @@ def test_divergence_keeps_the_rows_before_it() -> None:
         dmft.solve(symmetric(2), 1e4, optimizer=GradientDescent(learning_rate=1e200))
 
 
+def test_rounding_ends_a_run_before_it_shows() -> None:
+    """In extended precision this run is thrown back at updates 116 to 119; double precision would be at 109."""
+    h = dmft.Activation.from_covariance([0, 0.9, 0, 1 / 6])
+    problem = dmft.SymmetricProblem(
+        width=16, alpha=0.3, activation=h, target=dmft.Target.same_as(h), noise_std=0.6, a0=1.0
+    )
+    solution = dmft.solve(problem, 320.0, optimizer=GradientDescent(learning_rate=4.0))
+    assert solution.status is Status.DIVERGED and "rounding, which grows" in solution.message
+    assert 80 < len(solution.t) < 109 and (np.diff(solution.train_error)[5:] < 0.0).all()
+    assert 1e-4 < solution.stats.estimated_error <= 0.01
+    calm = dmft.solve(problem, 40.0, optimizer=GradientDescent(learning_rate=1.0))
+    assert 0.0 < calm.stats.estimated_error < 1e-10
+
+
+def test_two_time_functions_are_kept_at_wanted_times() -> None:
+    problem, optimizer = symmetric(2), GradientDescent(learning_rate=0.05)
+    step = optimizer.step(problem)
+    wanted = step * np.array([3.0, 501.0, 899.0])
+    solution = dmft.solve(problem, 900 * step, optimizer=optimizer, times=[*wanted[:2], wanted[2] + 0.2 * step])
+    assert {3, 501, 899} <= set(solution.row_index) and len(solution.row_index) <= 303
+    missing = dmft.solve(problem, 900 * step, optimizer=optimizer)
+    assert not {3, 501, 899} <= set(missing.row_index)
+
+
 def test_an_unstable_step_is_followed() -> None:
     problem = symmetric(2)
     solution = dmft.solve(problem, 10.0, optimizer=GradientDescent(learning_rate=0.8))
@@ -571,10 +595,11 @@ PSPIN = dmft.PSpinProblem(covariance=[0, 0, 0, 1])
         (dmft.limits.of(symmetric(4), "mean_field"), {}, "optimizer is for networks of finite width"),
         (symmetric(2), {"method": "bdf"}, "method must be 'auto' with an optimizer"),
         (symmetric(2), {"verify": True}, "verify=True is not available with an optimizer"),
+        (symmetric(2), {"thinning": 0.2}, "thinning must be a finite number >= 0 and < 0.1, not 0.2."),
         (symmetric(2), {"times": [2.0]}, "times must lie in [0, t_final] = [0, 1], got 2"),
         (symmetric(2), {"optimizer": "gd"}, "optimizer must be a GradientDescent, Momentum or SGD, got str"),
     ],
-    ids=["infinite width", "p-spin", "limit", "method", "verify", "times", "type"],
+    ids=["infinite width", "p-spin", "limit", "method", "verify", "thinning", "times", "type"],
 )
 def test_bad_combinations(problem: Any, changes: dict[str, Any], message: str) -> None:
     given: dict[str, Any] = {"optimizer": GradientDescent(learning_rate=0.4), **changes}
@@ -598,3 +623,8 @@ def test_time_scales_keep_optimizers_apart() -> None:
     runs += [dmft.solve(symmetric(width), 4.0, optimizer=GradientDescent(learning_rate=0.2)) for width in (2, 4)]
     text = str(dmft.time_scales(runs))
     assert "\ntheory of gd at learning rate 0.2, n/(m d) = 0.8" in text and text.startswith("theory, n/(m d) = 0.8")
+
+
+def test_thinning_is_of_optimizers_only() -> None:
+    with pytest.raises(ValueError, match="thinning goes with an optimizer"):
+        dmft.solve(symmetric(2), 1.0, thinning=1e-5)

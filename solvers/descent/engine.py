@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time as clock
-from typing import TYPE_CHECKING
+import warnings
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,7 +16,8 @@ from dmft.status import Status
 from solvers.base import Progress, ProgressCallback
 from solvers.checkpoint import Checkpointer
 from solvers.descent import DescentOptions
-from solvers.descent.rows import FloatArray, Rows, cost, rows_that_fit
+from solvers.descent.rows import FloatArray, Rows, cost, rows_that_fit, thinned_cost
+from solvers.descent.thinning import LEAST, difference, rows_to_keep, thinned
 
 if TYPE_CHECKING:
     from dmft.problems import Problem
@@ -23,14 +26,30 @@ TABLE = 300
 """Rows of the two-time table, at most."""
 GROWN = 1e6
 """e_tr over its start at which a run has diverged."""
-NEGATIVE = -1e-6
-"""e_tr over its start at which rounding has taken over."""
+LOST = 0.01
+"""Rounding over E[r^2] from which a row says nothing."""
+FINISHED = 1e-8
+"""E[r^2] over its start below which its rounding is of no interest."""
 LEAST_START = 1e-10
 """Start of e_tr over tau^2 + |phi|^2, at least: of networks that start at zero error."""
 ROUNDING = 64.0 * float(np.finfo(np.float64).eps)
-"""Rounding of E[r^2] over tau^2 + |phi|^2, and of C."""
+"""Rounding of a sum over the size of its terms (measured against extended precision), and of C."""
 MOST_UPDATES = 1e15
 """More are not counted: no run makes so many."""
+LONG = 60.0
+"""Seconds from which on a run says beforehand what it takes."""
+WIDEST = 0.07
+"""Gap between kept updates over the distance from the first and the newest, at most."""
+CLOSER = 0.7
+"""By what it is lowered when the error is too large."""
+SHARE = 0.75
+"""Rows kept by a thinning over rows before, at most."""
+BINOMIAL = np.array([1.0, -4.0, 6.0, -4.0, 1.0]) / 16.0
+"""Fourth difference of a sequence that alternates, over its amplitude."""
+TROUBLED = 1e-2
+"""Estimated error from which on a run says so."""
+REPEATED = 0.1
+"""Rows of the history that a thinned one computes again, to measure its error."""
 
 
 class DescentEngine:
@@ -42,6 +61,11 @@ class DescentEngine:
         A network of finite width.
     options : DescentOptions
         ``t_final`` is rounded to a whole number of updates, 1 at least.
+
+    Warns
+    -----
+    UserWarning
+        From `run`, once each: before runs of more than a minute, and when the history cannot be thinned.
 
     Raises
     ------
@@ -55,12 +79,25 @@ class DescentEngine:
         optimizer = options.optimizer
         self.step = optimizer.step(problem)
         self.updates = max(1, round(min(options.t_final / self.step, MOST_UPDATES)))
-        capacity = min(self.updates + 1, options.max_rows)
+        self._total = min(self.updates + 1, options.max_rows)
+        # Updates of one epoch know of each other: their S and V are neither smooth nor one spike.
+        self._thins = options.thinning > 0.0 and optimizer.updates_per_epoch == 1
+        self._thin_at = options.max_history
+        capacity = min(self._total, options.max_history + 2) if self._thins else self._total
         form = problem.formulation()
         self._check_memory(capacity)
         self._rows = Rows(
-            form, capacity, self.step, optimizer.momentum, optimizer.batch_fraction, optimizer.updates_per_epoch
+            form,
+            capacity,
+            self.step,
+            optimizer.momentum,
+            optimizer.batch_fraction,
+            optimizer.updates_per_epoch,
+            self._total,
         )
+        self._spacing, self._thinnings, self._warned = WIDEST, 0, False
+        self._error, self._floor, self._peak = 0.0, 1.0, 0.0
+        self._rounding, self._lost = 0.0, 0.0
         if not self._rows.compute():
             raise ValueError(
                 f"learning_rate = {optimizer.learning_rate:g} is too large: the first update is not finite."
@@ -74,60 +111,182 @@ class DescentEngine:
         need, available = cost(form, rows, epoch), available_memory()
         if need.memory > available:
             fit = max(0, rows_that_fit(form, available, epoch) - 1)
+            made = f"{self.updates} updates of {self.step:.6g}, of which {self._total - 1} (max_rows)"
+            if self._thins and rows < self._total:
+                made += f" with a history of {self.options.max_history} rows (max_history)"
+            elif epoch > 1:
+                made += ", whose history is not thinned (sampling='epochs'),"
             raise ValueError(
-                f"t_final = {self.options.t_final:g} is {self.updates} updates of {self.step:.6g}, of which {rows - 1} "
-                f"(max_rows) need {need.memory / 1e9:.3g} GB and about {need.seconds:.2g} s; {available / 1e9:.3g} GB "
-                f"are available, enough for {fit} updates."
+                f"t_final = {self.options.t_final:g} is {made} need {need.memory / 1e9:.3g} GB and about "
+                f"{need.seconds:.2g} s; {available / 1e9:.3g} GB are available, enough for {fit} updates."
+            )
+
+    def _announce(self) -> None:
+        """Say beforehand what a long run takes."""
+        form, epoch = self.problem.formulation(), self.options.optimizer.updates_per_epoch
+        kept = self._rows.capacity
+        need = cost(form, self._total, epoch)
+        if kept < self._total:
+            need = thinned_cost(form, self._total, self.options.max_history)
+        if need.seconds > LONG:
+            why = ", all of which are kept (sampling='epochs' is not thinned)" if epoch > 1 else ""
+            warnings.warn(
+                f"{self._total - 1} updates with {kept} rows of history{why} need {need.memory / 1e9:.2g} GB and about "
+                f"{need.seconds:.2g} s.",
+                UserWarning,
+                stacklevel=2,
             )
 
     @property
     def _time(self) -> float:
         """Time of the newest row."""
-        return (self._rows.rows - 1) * self.step
+        return (self._rows.made - 1) * self.step
 
     def run(self, progress: ProgressCallback | None, checkpointer: Checkpointer, resume: bool) -> Solution:
         """Make all updates, or as many as go."""
         start = clock.perf_counter()
-        rows = self._rows
         if resume:
-            arrays, _ = checkpointer.read()
-            rows.restore(arrays)
+            self._restore(*checkpointer.read())
+        self._announce()
         status, message = Status.DONE, ""
         end = self.updates * self.step
         try:
-            while rows.rows < rows.capacity:
+            while self._rows.made < self._total:
+                rows = self._rows
                 trouble = "" if rows.compute() else "is not finite"
                 trouble = trouble or self._trouble(float(rows.tables.errors[rows.rows, 0]))
                 if trouble:
                     status = Status.DIVERGED
                     message = (
-                        f"update {rows.rows} at t = {rows.rows * self.step:.6g} {trouble}; the rows before it are "
+                        f"update {rows.made} at t = {rows.made * self.step:.6g} {trouble}; the rows before it are "
                         "kept, try a smaller learning_rate"
                     )
                     break
                 rows.accept()
+                if self._thinnings:
+                    self._peak = max(self._peak, self._alternation())
+                if self._thins and rows.rows > self._thin_at and rows.made < self._total:
+                    message = self._thin()
+                    if message:
+                        status = Status.STEP_LIMIT
+                        break
                 if checkpointer.due():
-                    checkpointer.write(rows.state(), {})
+                    checkpointer.write(*self._snapshot())
                 if progress is not None:
-                    progress(Progress(self._time, end, self.step, rows.rows, clock.perf_counter() - start))
+                    wall = clock.perf_counter() - start
+                    progress(Progress(self._time, end, self.step, self._rows.made, wall))
         except KeyboardInterrupt:
             status = Status.INTERRUPTED
             message = f"interrupted at t = {self._time:.6g} of {end:.6g}; resume from the checkpoint to go on"
-            checkpointer.write(rows.state(), {})
-        if status is Status.DONE and rows.rows <= self.updates:
+            checkpointer.write(*self._snapshot())
+        if status is Status.DONE and self._rows.made <= self.updates:
             status = Status.STEP_LIMIT
-            message = f"stopped after {rows.rows} rows at t = {self._time:.6g}; raise max_rows or learning_rate"
+            message = f"stopped after {self._rows.made} rows at t = {self._time:.6g}; raise max_rows or learning_rate"
         if status is Status.DONE:
             message = f"reached t = {self._time:.6g} in {self.updates} updates"
+        if self._thinned_error > TROUBLED:
+            warnings.warn(
+                "rows have begun to alternate from update to update after the history was thinned, and errors may have "
+                f"grown with them, to {self._thinned_error:.2g}; lower learning_rate, or set thinning = 0.",
+                UserWarning,
+                stacklevel=2,
+            )
         return self._solution(status, message, clock.perf_counter() - start)
 
     def _trouble(self, square: float) -> str:
         """What is wrong with a row of this E[r^2], in words; nothing if it can be trusted."""
         if square > GROWN * self._start:
             return f"has a train error {square / self._start:.2g} times that of the start"
-        if square <= NEGATIVE * self._start:
-            return f"has a train error {square / self._start:.2g} times that of the start, by rounding"
+        # What rounding has done to earlier rows stays.
+        self._rounding = max(self._rounding, ROUNDING * float(self._rows.local.size[0]))
+        lost = self._rounding / max(square, FINISHED * self._start)
+        if lost > LOST:
+            return "is where rounding, which grows while training is unstable, reaches 1 % of the train error"
+        self._lost = max(self._lost, lost)
         return ""
+
+    def _thin(self) -> str:
+        """Drop rows, as many as the tolerance allows; in words why the run cannot go on, if it cannot.
+
+        The thinned history starts some updates back, and makes them again: what differs then is its error.
+        """
+        rows, options = self._rows, self.options
+        again = max(10, int(REPEATED * rows.rows))
+        base = rows.rows - again
+        spacing, least = min(WIDEST, self._spacing / CLOSER), math.inf
+        while True:
+            keep = rows_to_keep(rows.update[: base + 1], spacing)
+            if len(keep) > SHARE * rows.rows:
+                break
+            thin_at = max(int(1.4 * len(keep)) + again, min(options.max_history, 2 * len(keep)))
+            other = thinned(rows, keep, thin_at + 2)
+            for _ in range(again):
+                if not other.compute():
+                    break
+                other.accept()
+            if other.made == rows.made:
+                error = difference(rows, other, rows.made - again, thin_at - len(keep))
+                if error <= options.thinning:
+                    self._rows, self._thin_at, self._spacing = other, thin_at, spacing
+                    self._thinnings += 1
+                    self._error = self._thinned_error + error
+                    self._floor, self._peak = max(self._alternation(), error), 0.0
+                    return ""
+                least = min(least, error)
+            spacing *= CLOSER
+        self._thin_at, self._spacing = int(1.4 * rows.rows), WIDEST
+        size = min(self._thin_at + 2, rows.rows + self._total - rows.made)
+        form = rows.form
+        why = f"the history of {rows.rows} rows at update {rows.made} cannot be thinned at thinning = "
+        why += f"{options.thinning:.2g}: rows are not smooth from update to update, or the train error is too small"
+        need, available = cost(form, size).memory, available_memory()
+        if need > available:
+            return (
+                f"stopped after {rows.made} rows at t = {self._time:.6g}: {why}; {size} rows need {need / 1e9:.3g} GB "
+                f"and {available / 1e9:.3g} GB are available"
+            )
+        if not self._warned and math.isfinite(least):
+            self._warned = True
+            warnings.warn(
+                f"{why} (least error {least:.2g}); all are kept, and time and memory grow.", UserWarning, stacklevel=2
+            )
+        rows.reserve(size)
+        return ""
+
+    def _alternation(self) -> float:
+        """Share of E[r^2] in which residuals change sign from update to update: their fourth differences."""
+        rows = self._rows
+        n = np.arange(rows.rows - 5, rows.rows)
+        high, low = np.maximum(n[:, None], n), np.minimum(n[:, None], n)
+        correlation = rows.tables.v_r[high * (high + 1) // 2 + low]
+        np.fill_diagonal(correlation, rows.tables.errors[n, 0])
+        size = max(float(correlation[-1, -1]), LEAST * self._start)
+        return abs(float(BINOMIAL @ correlation @ BINOMIAL)) / size
+
+    @property
+    def _estimated_error(self) -> float:
+        """Of rounding, and the sum over thinnings times the growth since then of the part that alternates."""
+        return self._lost + self._thinned_error
+
+    @property
+    def _thinned_error(self) -> float:
+        return self._error * max(1.0, self._peak / self._floor)
+
+    def _snapshot(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        record = {
+            "thin_at": self._thin_at,
+            "spacing": self._spacing,
+            "thinnings": self._thinnings,
+            "errors": [self._error, self._floor, self._peak, self._rounding, self._lost],
+            "warned": self._warned,
+        }
+        return self._rows.state(), record
+
+    def _restore(self, arrays: dict[str, Any], record: dict[str, Any]) -> None:
+        self._rows.restore(arrays)
+        self._thin_at, self._spacing = record["thin_at"], record["spacing"]
+        self._thinnings, self._warned = record["thinnings"], record["warned"]
+        self._error, self._floor, self._peak, self._rounding, self._lost = record["errors"]
 
     def _energy_balance(self) -> FloatArray:
         """|de/dt + (1/abar) sum_i (|da_i|^2 + |dw_i|^2)/Delta^2| over the larger term, differences of one update.
@@ -136,9 +295,9 @@ class DescentEngine:
         0 at row 0, and where both terms are rounding.
         """
         rows = self._rows
-        form, tables, count = rows.form, rows.tables, rows.rows
-        change = np.diff(0.5 * tables.errors[:count, 0]) / self.step
-        motion = np.diff(tables.a[:count], axis=0) ** 2 + rows.displacement()
+        form, curves, count = rows.form, rows.curves, rows.made
+        change = np.diff(0.5 * curves.errors[:count, 0]) / self.step
+        motion = np.diff(curves.a[:count], axis=0) ** 2 + rows.displacement()
         rate = motion @ form.sizes / (form.alpha * form.width) / self.step**2
         rate = rate * (1.0 - self.options.optimizer.momentum)
         size = np.maximum(np.abs(change), rate)
@@ -150,21 +309,24 @@ class DescentEngine:
 
     def _solution(self, status: Status, message: str, wall_time: float) -> Solution:
         rows, optimizer = self._rows, self.options.optimizer
-        tables, count = rows.tables, rows.rows
-        place = np.unique(np.linspace(0, count - 1, min(TABLE, count)).round().astype(np.int64))
+        curves, count = rows.curves, rows.made
+        kept = rows.update[: rows.rows]
+        wanted = np.searchsorted(kept, np.round(np.array(self.options.times) / self.step))
+        spread = np.linspace(0, rows.rows - 1, min(TABLE, rows.rows)).round()
+        place = np.unique(np.concatenate([spread, np.minimum(wanted, rows.rows - 1)]).astype(np.int64))
         correlation, integrated, residual = rows.two_time(place)
         updates = np.arange(count)
         return Solution(
             problem=self.problem,
             t=self.step * updates,
             order=np.ones(count, dtype=np.int64),
-            a=tables.a[:count].copy(),
-            v=tables.v[:count] / rows.model.roots[:, None],
-            nu=(tables.lam[:count] - 1.0) / self.step,
-            train_error=0.5 * tables.errors[:count, 0],
-            test_error=0.5 * tables.errors[:count, 1],
+            a=curves.a[:count].copy(),
+            v=curves.v[:count] / rows.model.roots[:, None],
+            nu=(curves.lam[:count] - 1.0) / self.step,
+            train_error=0.5 * curves.errors[:count, 0],
+            test_error=0.5 * curves.errors[:count, 1],
             energy_balance=self._energy_balance(),
-            row_index=place,
+            row_index=rows.update[place],
             modes=mode_names(rows.form),
             correlation=correlation,
             integrated_response=integrated,
@@ -177,8 +339,8 @@ class DescentEngine:
                 iterations=count,
                 row_solves=count,
                 wall_time=wall_time,
-                thinnings=0,
-                estimated_error=0.0,
+                thinnings=self._thinnings,
+                estimated_error=self._estimated_error,
             ),
             rtol=0.0,
             method=optimizer.kind,

@@ -51,6 +51,13 @@ class Tables(NamedTuple):
     r_t: np.ndarray  # (GT, N (N + 1)/2) causal
 
 
+class Merged(NamedTuple):
+    """R at equal times in the rows that thinning has left, M of them: what dropped updates did to the row itself."""
+
+    s: np.ndarray  # (M, G, G)
+    t: np.ndarray  # (GT, M, 1, 1)
+
+
 class Work(NamedTuple):
     """The row under construction. The first index of a ``rows`` array is one of the names below."""
 
@@ -79,6 +86,7 @@ class Local(NamedTuple):
     gradient: np.ndarray  # (G, k)
     latent: np.ndarray  # (k,)
     factor: np.ndarray  # (G,) 1 + beta lam_n
+    size: np.ndarray  # (1,) of the terms of E[r_n^2]
 
 
 @inlined
@@ -125,6 +133,18 @@ def causal_products(left, right, table, length, width, diagonal, sums, dots):
                 total += right[g, p] * table[start + p]
                 sums[g, p] += xq * table[start + p]
             dots[g, q] = total
+
+
+@kernel
+def equal_time_products(left, right, now, sums, dots):
+    """Add to the result of `causal_products` what blocks (k, k) give, of which the first are known."""
+    width = now.shape[1]
+    for k in range(now.shape[0]):
+        for g in range(left.shape[0]):
+            for i in range(width):
+                for j in range(width):
+                    sums[g, k * width + j] += left[g, k * width + i] * now[k, i, j]
+                    dots[g, k * width + i] += right[g, k * width + j] * now[k, i, j]
 
 
 @inlined
@@ -198,8 +218,8 @@ def covariance_rows(model, tables, work, local, n):
 
 
 @kernel
-def residual_rows(tables, work, n, batch_fraction):
-    """Rows of R_A and V, stored as row n.
+def residual_rows(tables, work, local, n, batch_fraction):
+    """Rows of R_A and V, stored as row n; (sum_k |R_A,nk| sqrt(Q_kk))^2, the size of what E[r_n^2] is summed from.
 
     A batch is of samples that the epoch has not used, so that their residual is r', which the updates of the own epoch
     have not moved: with S cut there, R_A = (1 + S)^{-1} and E[r'_n r'_k] = (Q R_A^T)_nk - sum_{l<n} S_nl V_lk. That is
@@ -215,6 +235,7 @@ def residual_rows(tables, work, n, batch_fraction):
     symmetric_product(work.rows[S_R], tables.v_r, n, work.rows[SV])
     start = triangle(n)
     square = work.rows[Q_ROW, 0, n]
+    size = np.sqrt(abs(square))
     for k in range(n):
         r_a = -work.rows[R_A, 0, k]
         v_r = work.rows[QP, 0, k] - work.rows[SV, 0, k]
@@ -227,6 +248,7 @@ def residual_rows(tables, work, n, batch_fraction):
         tables.r_a[start + k] = r_a
         tables.v_r[start + k] = v_r
         square += work.rows[Q_ROW, 0, k] * r_a - memory[k] * v_r
+        size += abs(r_a) * np.sqrt(abs(tables.errors[k, 1]))
     work.rows[R_A, 0, n] = 1.0
     work.rows[V_ROW, 0, n] = square / batch_fraction
     tables.r_a[start + n] = 1.0
@@ -235,6 +257,7 @@ def residual_rows(tables, work, n, batch_fraction):
     for k in range(first, n):
         seen = tables.own_s[n, k - first]
         square += seen * (seen * tables.v_r[triangle(k) + k] - 2.0 * tables.own_g[n, k - first])
+    local.size[0] = size * size
     tables.errors[n, 0] = square
     tables.errors[n, 1] = work.rows[Q_ROW, 0, n]
 
@@ -282,7 +305,7 @@ def force_rows(model, tables, work, local, n):
 
 
 @kernel
-def next_rows(model, tables, work, local, n, step, beta, rho):
+def next_rows(model, tables, work, local, merged, n, step, beta, rho):
     """The rows of w~ of C, R and V, and its norm; then all divided by that norm."""
     groups = model.sizes.shape[0]
     modes = tables.c_t.shape[0]
@@ -292,6 +315,7 @@ def next_rows(model, tables, work, local, n, step, beta, rho):
     causal_products(
         work.rows_s[MEMORY], work.rows_s[NOISE], tables.r_s, width, groups, 0, work.rows_s[LR], work.rows_s[NR]
     )
+    equal_time_products(work.rows_s[MEMORY], work.rows_s[NOISE], merged.s, work.rows_s[LR], work.rows_s[NR])
     for slot in range(modes):
         symmetric_product(work.rows_t[MEMORY, slot], tables.c_t[slot], n + 1, work.rows_t[LC, slot])
         causal_products(
@@ -301,6 +325,13 @@ def next_rows(model, tables, work, local, n, step, beta, rho):
             n + 1,
             1,
             0,
+            work.rows_t[LR, slot],
+            work.rows_t[NR, slot],
+        )
+        equal_time_products(
+            work.rows_t[MEMORY, slot],
+            work.rows_t[NOISE, slot],
+            merged.t[slot],
             work.rows_t[LR, slot],
             work.rows_t[NR, slot],
         )
@@ -398,12 +429,12 @@ def next_rows(model, tables, work, local, n, step, beta, rho):
 
 
 @entry
-def descent_row(model, tables, work, local, n, step, momentum, batch_fraction):
+def descent_row(model, tables, work, local, merged, n, step, momentum, batch_fraction):
     """Row n of the residual sector, into ``tables``, and row n + 1 of everything else, into ``work``."""
     groups = model.sizes.shape[0]
     beta = momentum if n > 0 else 0.0
     covariance_rows(model, tables, work, local, n)
-    residual_rows(tables, work, n, batch_fraction)
+    residual_rows(tables, work, local, n, batch_fraction)
     rho = force_rows(model, tables, work, local, n)
     for g in range(groups):
         local.factor[g] = 1.0
@@ -415,4 +446,4 @@ def descent_row(model, tables, work, local, n, step, momentum, batch_fraction):
             local.factor[g] += beta * tables.lam[n - 1, g]
             if model.train_second_layer:
                 work.a[g] += beta * (tables.a[n, g] - tables.a[n - 1, g])
-    next_rows(model, tables, work, local, n, step, beta, rho)
+    next_rows(model, tables, work, local, merged, n, step, beta, rho)

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 QUADRATIC = Activation.from_covariance([0, 0.6, 0.4])
 REPLICAS = {20: 800, 40: 400, 80: 200}
 """Dimensions, and how many runs of each."""
-UNSTABLE_REPLICAS = {80: 400, 160: 200, 320: 80}
+UNSTABLE_REPLICAS = {40: 800, 80: 400, 160: 200}
 """The same where training is unstable: errors that grow make 1/d corrections large."""
 TIME = 20.0
 """Last effective time t/(1 - momentum)."""
