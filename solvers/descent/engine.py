@@ -153,10 +153,10 @@ class DescentEngine:
         try:
             while self._rows.made < self._total:
                 rows = self._rows
-                trouble = "" if rows.compute() else "is not finite"
-                trouble = trouble or self._trouble(float(rows.tables.errors[rows.rows, 0]))
+                status, trouble = Status.DIVERGED, "is not finite"
+                if rows.compute():
+                    status, trouble = self._trouble(float(rows.tables.errors[rows.rows, 0]))
                 if trouble:
-                    status = Status.DIVERGED
                     message = (
                         f"update {rows.made} at t = {rows.made * self.step:.6g} {trouble}; the rows before it are "
                         "kept, try a smaller learning_rate"
@@ -193,17 +193,18 @@ class DescentEngine:
             )
         return self._solution(status, message, clock.perf_counter() - start)
 
-    def _trouble(self, square: float) -> str:
+    def _trouble(self, square: float) -> tuple[Status, str]:
         """What is wrong with a row of this E[r^2], in words; nothing if it can be trusted."""
         if square > GROWN * self._start:
-            return f"has a train error {square / self._start:.2g} times that of the start"
+            return Status.DIVERGED, f"has a train error {square / self._start:.2g} times that of the start"
         # What rounding has done to earlier rows stays.
         self._rounding = max(self._rounding, ROUNDING * float(self._rows.local.size[0]))
         lost = self._rounding / max(square, FINISHED * self._start)
         if lost > LOST:
-            return "is where rounding, which grows while training is unstable, reaches 1 % of the train error"
+            where = "is where rounding, which grows while training is unstable, reaches 1 % of the train error"
+            return Status.TOLERANCE_NOT_MET, where
         self._lost = max(self._lost, lost)
-        return ""
+        return Status.DONE, ""
 
     def _thin(self) -> str:
         """Drop rows, as many as the tolerance allows; in words why the run cannot go on, if it cannot.

@@ -18,6 +18,7 @@ from dmft.activations import Activation
 from dmft.optimizers import SGD, GradientDescent, Momentum, Optimizer
 from dmft.problems import SymmetricProblem
 from dmft.solution import Solution
+from dmft.status import Status
 from dmft.targets import Target
 from validation.descent.edge import linear_rate
 from validation.descent.runs import Run, solve_all
@@ -182,7 +183,8 @@ def markdown(found: Mapping[str, Solution]) -> str:
     for run in grid():
         solution, one = found[run.name], read(found[run.name])
         rate = "" if run.optimizer is None else f"{run.optimizer.learning_rate:.3g}"
-        ended = "" if solution.status.ok else f"t/(1-β) = {one.last:.3g}, {solution.status.value}"
+        why = "rounding" if solution.status is Status.TOLERANCE_NOT_MET else solution.status.value
+        ended = "" if solution.status.ok else f"{why} at t/(1-β) = {one.last:.3g}"
         cells = [f"{one.least:.4f}", f"{one.when:.3g}", f"{one.test_error:.4f}", f"{one.train_error:.2g}"]
         cells += [f"{one.gamma:.3f}", f"{one.v:.3f}", f"{one.rising:.0%}", ended]
         lines.append(f"| {family(run.optimizer)} | {rate} | {' | '.join(cells)} |")
@@ -198,7 +200,7 @@ def markdown(found: Mapping[str, Solution]) -> str:
         _, curves, limit = limit_of_small_batches(found, sampling)
         limits.append(limit)
         away = distances(curves, limit)
-        order = _order(LIMIT_BATCHES[:3], away[:3])
+        order = _order(LIMIT_BATCHES[1:4], away[1:4])
         lines.append(f"| {sampling} | " + " | ".join(f"{one:.2g}" for one in away) + f" | {order:.2f} |")
     apart = np.abs(limits[0] - limits[1]).max() / np.abs(limits[0]).max()
     lines += ["", f"The two limits are {apart:.1g} apart at most."]
