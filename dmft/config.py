@@ -86,7 +86,7 @@ class SolveOptions:
             raise TypeError(f"method must be the name of a scheme, not {_validate.shown(self.method)}.")
         object.__setattr__(self, "verify", _validate.boolean("verify", self.verify))
         if self.optimizer is not None and not isinstance(self.optimizer, optimizers.Optimizer):
-            object.__setattr__(self, "optimizer", optimizers.from_dict(self.optimizer))
+            object.__setattr__(self, "optimizer", _optimizer("solve", self.optimizer))
         if self.max_rows is not None:
             object.__setattr__(self, "max_rows", _validate.integer("max_rows", self.max_rows, low=2))
         if self.thinning is not None:
@@ -101,6 +101,13 @@ class SolveOptions:
                 shown = _validate.shown(list(times))
                 raise ValueError(f"times must increase between 0 and t_final = {self.t_final:g}, not {shown}.")
             object.__setattr__(self, "times", times)
+
+
+def _optimizer(section: str, given: Any) -> optimizers.Optimizer:
+    try:
+        return optimizers.from_dict(given)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"[{section}] optimizer: {error}") from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +142,7 @@ class SimulateOptions:
 
     def __post_init__(self) -> None:
         if isinstance(self.optimizer, Mapping):
-            object.__setattr__(self, "optimizer", optimizers.from_dict(self.optimizer))
+            object.__setattr__(self, "optimizer", _optimizer("simulate", self.optimizer))
 
     @property
     def dimensions(self) -> list[Any]:

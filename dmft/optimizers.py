@@ -32,10 +32,12 @@ ROUNDING = 1e-12
 class Optimizer(ABC):
     """How the weights are updated: immutable, validated at construction, and writable as plain data.
 
-    Subclasses are frozen keyword-only dataclasses and set ``kind``, their name in files and in ``solution.method``.
+    Subclasses are frozen keyword-only dataclasses and set ``kind``, their name in files and in ``solution.method``, and
+    ``title``, their name in words.
     """
 
     kind: ClassVar[str]
+    title: ClassVar[str] = "gradient descent"
 
     if TYPE_CHECKING:  # fields of some optimisers and constants of others
 
@@ -92,7 +94,7 @@ class Optimizer(ABC):
 
     def describe(self) -> str:
         """All parameters in words, those that are at their defaults left out."""
-        words = f"{self.kind} at learning rate {self.learning_rate:g}"
+        words = f"{self.title} at learning rate {self.learning_rate:g}"
         if self.batch_fraction < 1.0:
             words += f", batch fraction {self.batch_fraction:g}" + (" in epochs" if self.sampling == "epochs" else "")
         return words + (f", momentum {self.momentum:g}" if self.momentum > 0.0 else "")
@@ -196,6 +198,7 @@ class SGD(Optimizer):
     """
 
     kind: ClassVar[str] = "sgd"
+    title: ClassVar[str] = "SGD"
 
     learning_rate: float
     batch_fraction: float

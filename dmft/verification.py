@@ -39,11 +39,10 @@ class Difference:
     time : float
         Where it is found.
     amplification : float or None
-        Largest difference of this curve between the run and its repetition at rtol/10, over rtol, in the same measure,
-        or of the check to one at ten times its rtol, over that;
-        between the check and its repetition where that is more and the run's own does not explain the difference (the
-        train error of a network that interpolates is a difference of large terms in the second engine). None where
-        nothing had to be explained.
+        How much a tenfold change of rtol changes this curve, over the larger rtol, in the same measure: of the run
+        (rtol to rtol/10) or, where that does not explain the difference, of another engine (10 rtol to rtol), whichever
+        is more. (The train error of a network that interpolates is a difference of large terms in the second engine.)
+        None where nothing had to be explained.
     """
 
     curve: str

@@ -385,7 +385,7 @@ def test_files_keep_everything(whole: Solution, tmp_path: Path) -> None:
     assert [int(row["update"]) for row in table] == list(range(len(whole.t)))
     assert [float(row["t"]) for row in table] == whole.t.tolist()
     assert [float(row["train_error"]) for row in table] == whole.train_error.tolist()
-    assert "sgd at learning rate 0.2, batch fraction 0.4, momentum 0.5\n" in whole.summary()
+    assert "SGD at learning rate 0.2, batch fraction 0.4, momentum 0.5\n" in whole.summary()
     flow = dmft.solve(symmetric(2), 0.1, rtol=1e-2)
     assert flow.optimizer is None and flow.updates is None
     flow.save(tmp_path / "flow.h5")
@@ -622,7 +622,9 @@ def test_time_scales_keep_optimizers_apart() -> None:
     runs = [dmft.solve(symmetric(width), 4.0, rtol=1e-3) for width in (2, 4)]
     runs += [dmft.solve(symmetric(width), 4.0, optimizer=GradientDescent(learning_rate=0.2)) for width in (2, 4)]
     text = str(dmft.time_scales(runs))
-    assert "\ntheory of gd at learning rate 0.2, n/(m d) = 0.8" in text and text.startswith("theory, n/(m d) = 0.8")
+    assert "\ntheory of gradient descent at learning rate 0.2, n/(m d) = 0.8" in text and text.startswith(
+        "theory, n/(m d) = 0.8"
+    )
 
 
 def test_thinning_is_of_optimizers_only() -> None:

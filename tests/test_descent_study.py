@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +14,8 @@ import pytest
 import dmft
 from dmft.optimizers import SGD, GradientDescent, Momentum
 from validation.comparison.records import Row
-from validation.descent import networks, runs, simulated, study
+from validation.descent import __main__ as main
+from validation.descent import networks, runs, simulated, study, study_plots
 from validation.descent.runs import Run, solve_all
 
 SMALL = dataclasses.replace(study.PROBLEM, width=2)
@@ -123,3 +125,46 @@ def test_distance_is_a_root_mean_square() -> None:
     found = networks.distance([row(0.3, 0.02), row(-0.4, 0.02)], "a")
     assert found.gap == pytest.approx(0.25**0.5 / 2**0.5)
     assert found.error == pytest.approx(0.01)
+
+
+def test_command_writes_the_sections_of_the_page(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "figures").mkdir()
+    page = tmp_path / "optimizers.md"
+    page.write_text("head\n<!-- edge:begin -->\nold\n<!-- edge:end -->\ntail\n")
+    asked: list[object] = []
+
+    def run(directory: Path, workers: int, tell: Callable[[str], None]) -> str:
+        asked.extend([directory, workers])
+        tell("running")
+        return "found"
+
+    monkeypatch.setitem(main.PARTS, "edge", (run, lambda found, path: path.write_text(found), str.upper))
+    arguments = ["edge", "--out", str(tmp_path / "out"), "--workers", "2", "--docs", str(tmp_path)]
+    assert main.main(arguments) == 0
+    assert asked == [tmp_path / "out" / "edge", 2]
+    assert page.read_text() == "head\n<!-- edge:begin -->\nFOUND\n<!-- edge:end -->\ntail\n"
+    assert (tmp_path / "figures" / "optimizers_edge.png").read_text() == "found"
+    assert capsys.readouterr().out.startswith("running\nFOUND\nedge: 0 s")
+
+    def interrupted(*_: object) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(main.PARTS, "edge", (interrupted, *main.PARTS["edge"][1:]))
+    assert main.main(arguments) == 1 and "finished runs are kept" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as failure:
+        main.main(["edges"])
+    assert failure.value.code == 2
+
+
+def test_study_is_told_and_drawn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """At a small width and a short time, where every run takes milliseconds."""
+    monkeypatch.setattr(study, "PROBLEM", dataclasses.replace(study.PROBLEM, width=2))
+    monkeypatch.setattr(study, "END", 8.0)
+    found = study.run(tmp_path, 1, lambda line: None)
+    lines = study.markdown(found).splitlines()
+    assert sum(line.startswith("| ") for line in lines) == len(study.grid()) + 1 + 3
+    assert lines[2].startswith("| gradient flow |  | ")
+    study_plots.plot(found, tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").stat().st_size > 10_000

@@ -65,7 +65,8 @@ class DescentEngine:
     Warns
     -----
     UserWarning
-        From `run`, once each: before runs of more than a minute, and when the history cannot be thinned.
+        From `run`, once each: before runs of more than a minute, when the history cannot be thinned, and when rows
+        have begun to alternate after it was.
 
     Raises
     ------
@@ -113,7 +114,7 @@ class DescentEngine:
             fit = max(0, rows_that_fit(form, available, epoch) - 1)
             made = f"{self.updates} updates of {self.step:.6g}, of which {self._total - 1} (max_rows)"
             if self._thins and rows < self._total:
-                made += f" with a history of {self.options.max_history} rows (max_history)"
+                made += f" with a history of {self.options.max_history} rows"
             elif epoch > 1:
                 made += ", whose history is not thinned (sampling='epochs'),"
             raise ValueError(

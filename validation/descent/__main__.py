@@ -11,38 +11,18 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from validation.descent import edge, edge_plots, networks, simulated, study, study_plots
 from validation.pages import replace_section
 
-Tell = Callable[[str], None]
-
-
-def _simulated(out: Path, workers: int, tell: Tell, picture: Path) -> str:
-    found = simulated.run(out, workers, tell)
-    simulated.plot(found, picture)
-    return simulated.markdown(found)
-
-
-def _networks(out: Path, workers: int, tell: Tell, picture: Path) -> str:
-    found = networks.run(out, workers, tell)
-    networks.plot(found, picture)
-    return networks.markdown(found)
-
-
-def _edge(out: Path, workers: int, tell: Tell, picture: Path) -> str:
-    found = edge.run(out, workers, tell)
-    edge_plots.plot(found, picture)
-    return edge.markdown(found)
-
-
-def _study(out: Path, workers: int, tell: Tell, picture: Path) -> str:
-    found = study.solve(out, workers, tell)
-    study_plots.plot(found, picture)
-    return study.markdown(found)
-
-
-PARTS = {"simulated": _simulated, "networks": _networks, "edge": _edge, "study": _study}
+PARTS: dict[str, tuple[Callable[..., Any], Callable[..., object], Callable[..., str]]] = {
+    "simulated": (simulated.run, simulated.plot, simulated.markdown),
+    "networks": (networks.run, networks.plot, networks.markdown),
+    "edge": (edge.run, edge_plots.plot, edge.markdown),
+    "study": (study.run, study_plots.plot, study.markdown),
+}
+"""What runs (directory, workers, tell), draws (found, path) and tells (found) each part."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -60,7 +40,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for part in options.parts or PARTS:
             began = time.perf_counter()
             picture = options.docs / "figures" / f"optimizers_{part}.png"
-            text = PARTS[part](options.out / part, options.workers, _tell, picture)
+            run, plot, markdown = PARTS[part]
+            found = run(options.out / part, options.workers, _tell)
+            plot(found, picture)
+            text = markdown(found)
             print(text)
             replace_section(options.docs / "optimizers.md", part, text)
             print(f"{part}: {time.perf_counter() - began:.0f} s", flush=True)

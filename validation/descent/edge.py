@@ -35,13 +35,14 @@ from dmft.problems import SymmetricProblem, from_dict
 from dmft.solution import Solution
 from dmft.status import Status
 from dmft.targets import Target
+from solvers.descent.engine import FINISHED, LOST, ROUNDING
 from solvers.descent.rows import Rows, triangle
 from validation.descent.runs import code_digest
 
 FloatArray = NDArray[np.float64]
 Record = dict[str, Any]
 
-REVISION = 1
+REVISION = 2
 """Of what is measured here; records of another one are made again."""
 LINEAR = Activation.from_covariance([0, 1.0])
 CUBIC = Activation.from_covariance([0, 0.9, 0, 1 / 6])
@@ -52,6 +53,7 @@ ALPHA, NOISE = 0.3, 0.6
 UPDATES = (250, 500)
 """Updates of the runs that look for the largest stable rate: what is found is extrapolated in their inverse."""
 STEPS = 10
+"""Bisections of each."""
 RISE, BALANCE = 1e-10, 0.5
 """A stable run has, in its last quarter, no rise of e_tr by more than this part of its start, and no energy balance
 above this."""
@@ -62,16 +64,13 @@ FRACTIONS = (0.06, 0.12, 0.25, 0.35, 0.5, 0.7, 1.0, 1.2)
 """Rates of the runs with trained second layers, over the prediction for h linear at a(0)."""
 BEYOND = (0.8, 0.9, 0.95, 0.98, 1.02, 1.05, 1.1, 1.15, 1.2, 1.25, 1.3, 1.4, 1.7, 2.0, 3.0, 4.0)
 """Rates of the runs at fixed a, over the edge."""
-SAFETY, LOST = 64.0, 0.01
-"""The terms of E[r_n^2] that cancel are of the size (sum_k |R_A(n, k)| Q(k, k)^(1/2))^2. From where their rounding,
-`SAFETY` times the machine's, is `LOST` of E[r_n^2] on, a run says nothing."""
-FINISHED = 1e-8
-"""Rounding over the first E[r^2] that is of no interest."""
 PERTURBATION = 1e-9
+"""Of a(0), relative, whose growth tells whether the updates are chaotic."""
 SMALL_RATES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1.0, 1.2, 1.4, 1.6, 2.0, 2.4, 2.8)
 DIMENSIONS = {20: 96, 40: 48, 80: 24, 160: 6}
 """Dimensions of the simulated networks, with their replicas."""
 SIMULATED_RATES = (0.4, 0.6, 0.8, 1.2, 1.6, 2.4)
+"""Rates at which they are, and (`SMALL_RATES`) at which the theory is solved for the same network."""
 SMALL_UPDATES, AVERAGED = 300, 100
 """Updates of the small network, and the first one of the averages."""
 
@@ -268,9 +267,8 @@ def follow(problem: SymmetricProblem, rate: float, updates: int, batch_fraction:
             status = "diverged"
             break
         square, start = tables.errors[n, 0], tables.errors[0, 0]
-        sizes = np.abs(tables.r_a[triangle(n) : triangle(n + 1)]) * np.sqrt(np.abs(tables.errors[: n + 1, 1]))
-        rounding[n] = SAFETY * np.finfo(np.float64).eps * sizes.sum() ** 2
-        if lost is None and rounding[n] > max(LOST * square, FINISHED * start):
+        rounding[n] = max(rounding[max(n - 1, 0)], ROUNDING * rows.local.size[0])
+        if lost is None and rounding[n] > LOST * max(square, FINISHED * start):
             lost = n
         if abs(square) > 1e6 * start or square < -1e-6 * start:
             status = "diverged" if square > 0.0 else "rounding"

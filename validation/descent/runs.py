@@ -17,10 +17,14 @@ from dmft.files import FileFormatError
 from dmft.optimizers import Optimizer
 from dmft.problems import NetworkProblem, from_dict
 from dmft.solution import Solution
+from validation.engines.runs import code_digest as engine_digest
 from validation.engines.runs import source_digest
 
 RTOL = 1e-5
 """Of gradient flow, to which the optimisers are compared."""
+SHARED = ("causal", "history", "row")
+EQUATIONS = ("equations", "formulation", "interpolation", "optimizers")
+"""Modules of `solvers` and of `dmft` that the updates use."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,8 @@ class Run:
     def key(self) -> str:
         """Digest of all that the solution depends on, the code that solves included."""
         optimizer = None if self.optimizer is None else self.optimizer.to_dict()
-        told = [self.problem.to_dict(), self.t_final, optimizer, RTOL, code_digest()]
+        code = engine_digest() if self.optimizer is None else code_digest()
+        told = [self.problem.to_dict(), self.t_final, optimizer, RTOL, code]
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -53,8 +58,8 @@ class Run:
 def code_digest() -> str:
     """Digest of the sources that make the updates."""
     package, equations = Path(solvers.__file__).parent, Path(dmft.__file__).parent
-    paths = [*sorted((package / "descent").rglob("*.py")), package / "causal.py"]
-    return source_digest([*paths, *(equations / name for name in ("equations.py", "formulation.py"))])
+    paths = [*sorted((package / "descent").rglob("*.py")), *(package / f"{name}.py" for name in SHARED)]
+    return source_digest([*paths, *(equations / f"{name}.py" for name in EQUATIONS)])
 
 
 def solve_all(

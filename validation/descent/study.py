@@ -48,7 +48,8 @@ def family(optimizer: Optimizer | None) -> str:
     if optimizer.batch_fraction < 1.0:
         words = f"b = {optimizer.batch_fraction:g}" + (", epochs" if optimizer.sampling == "epochs" else "")
     if optimizer.momentum > 0.0:
-        words = f"momentum {optimizer.momentum:g}"
+        heavy = f"momentum {optimizer.momentum:g}"
+        words = f"{words}, {heavy}" if optimizer.batch_fraction < 1.0 else heavy
     return words
 
 
@@ -97,7 +98,7 @@ def small_batches() -> list[Run]:
     ]
 
 
-def solve(directory: Path, workers: int, tell: Callable[[str], None]) -> dict[str, Solution]:
+def run(directory: Path, workers: int, tell: Callable[[str], None]) -> dict[str, Solution]:
     """All runs of the study, or what is kept of them."""
     return solve_all(grid() + small_batches(), directory, workers, tell)
 
@@ -137,7 +138,7 @@ def read(solution: Solution) -> Reading:
     best = int(np.argmin(solution.test_error))
     late = t >= 0.9 * t[-1]
     epoch = 1 if solution.optimizer is None else solution.optimizer.updates_per_epoch
-    risen = solution.train_error[epoch:] > solution.train_error[:-epoch]
+    risen = (solution.train_error[epoch:] > solution.train_error[:-epoch])[late[epoch:]]
     return Reading(
         least=float(solution.test_error[best]),
         when=float(t[best]),
@@ -146,7 +147,7 @@ def read(solution: Solution) -> Reading:
         train_error=float(solution.train_error[late].mean()),
         gamma=float(solution.gamma[late].mean()),
         v=float(solution.v[late].mean()),
-        rising=float(risen[late[epoch:]].mean()),
+        rising=float(risen.mean()) if len(risen) else 0.0,
     )
 
 

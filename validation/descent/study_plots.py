@@ -40,7 +40,7 @@ def plot(found: Mapping[str, Solution], path: str | PathLike[str] | None = None)
     Parameters
     ----------
     found : mapping of str to Solution
-        What `study.solve` gave.
+        What `study.run` gave.
     path : path, optional
         Where to write it as well.
 
