@@ -239,7 +239,7 @@ def solve(
         Solve it a second time, by another engine where there is one and else by the same one at rtol/10 and another
         order, and put a `dmft.verification.Verification` on ``solution.verification``. A check that is interrupted or
         fails leaves the solution as it is. It has checkpoints of its own, ``<checkpoint>.check``,
-        ``<checkpoint>.tighter`` and ``<checkpoint>.check_again``, and ``resume`` goes on with whichever run is unfinished.
+        ``<checkpoint>.tighter`` and ``<checkpoint>.check_again``, and ``resume`` goes on with whichever is unfinished.
 
     Returns
     -------
