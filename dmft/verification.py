@@ -41,8 +41,8 @@ class Difference:
     amplification : float or None
         How much a tenfold change of rtol changes this curve, over the larger rtol, in the same measure: of the run
         (rtol to rtol/10) or, where that does not explain the difference, of another engine (likewise, or from 10 rtol
-        to rtol), whichever is more. (The train error of a network that interpolates is a difference of large terms in the second engine.)
-        None where nothing had to be explained.
+        to rtol), whichever is more. (The train error of a network that interpolates is a difference of large terms in
+        the second engine.) None where nothing had to be explained.
     """
 
     curve: str
