@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 SAMPLINGS = ("fresh", "epochs")
 ROUNDING = 1e-12
 """Of 1/batch_fraction: a third of the samples three times is an epoch."""
+SLACK = 1e-9
+"""Of t_final over the time of an update: a number of updates that is whole but for rounding is that."""
+MOST_UPDATES = 1e15
+"""More are not counted: no run makes so many."""
 
 
 class Optimizer(ABC):
@@ -91,6 +95,19 @@ class Optimizer(ABC):
         if not 0.0 < step < math.inf:
             raise ValueError(f"learning_rate = {self.learning_rate:g} over alpha m must be a number > 0, not {step:g}.")
         return step
+
+    def updates(self, problem: Problem, t_final: float) -> int:
+        """Whole updates up to a time.
+
+        Raises
+        ------
+        ValueError
+            As `step`, and when there is not even one.
+        """
+        step = self.step(problem)
+        if t_final < step * (1.0 - SLACK):
+            raise ValueError(f"t_final = {t_final:g} must be at least one update, learning_rate/(alpha m) = {step:g}.")
+        return math.floor(min(t_final / step * (1.0 + SLACK), MOST_UPDATES))
 
     def describe(self) -> str:
         """All parameters in words, those that are at their defaults left out."""
@@ -241,5 +258,5 @@ def check_problem(problem: Problem) -> None:
         name = getattr(problem, "name", type(problem).__name__)
         raise ValueError(
             "optimizer is for networks of finite width (SymmetricProblem, GroupedProblem, GeneralProblem), "
-            f"not for a {name} problem; leave it out for gradient flow."
+            f"not for the problem {name!r}; leave it out for gradient flow."
         )

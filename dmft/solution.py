@@ -816,7 +816,9 @@ class Solution(Curves):
         if self.method.startswith("limit:"):  # what a limit leaves out is of higher order in 1/m, and not measured here
             error = f"error  not estimated: a limit, solved at rtol {self.rtol:.1e}"
         if self.optimizer is not None:
-            error = f"error  none of discretisation; energy balance {balance:.1e} (median) is the distance from flow"
+            error = f"error  {self.stats.estimated_error:.1e} of e_tr (rounding and thinning), estimated"
+            if self.optimizer.batch_fraction == 1.0:
+                error += f"; energy balance {balance:.1e} (median) is the distance from flow"
         check = [] if self.verification is None else [f"check  {self.verification.verdict}"]
         return "\n".join(
             [

@@ -164,7 +164,10 @@ def _descent_options(
     from dmft.optimizers import Optimizer, check_problem
 
     if not isinstance(optimizer, Optimizer):
-        raise TypeError(f"optimizer must be a GradientDescent, Momentum or SGD, got {type(optimizer).__name__}")
+        raise TypeError(
+            "optimizer must be a GradientDescent, Momentum or SGD, such as dmft.SGD(learning_rate=1.0, "
+            f"batch_fraction=0.1), got {optimizer!r}"
+        )
     check_problem(problem)
     if method != "auto":
         raise ValueError(f"method must be 'auto' with an optimizer, which has one engine, got {method!r}")
@@ -206,7 +209,7 @@ def solve(
     problem : Problem
         Symmetric, grouped, general, infinite-width or p-spin, or a limit of a network problem (`dmft.limits`).
     t_final : float
-        Last time, in the unit of [MU]. With an optimizer it is rounded to a whole number of updates, 1 at least.
+        Last time, in the unit of [MU]. With an optimizer it is rounded down to whole updates, and must hold one.
     rtol : float
         Relative accuracy of the curves, 1e-10 to 0.1. Without meaning for an optimizer, whose updates are exact.
     method : str
@@ -219,7 +222,7 @@ def solve(
         seconds; longer runs thin their history. A run that will take more than a minute says so in a warning.
     times : iterable of float, optional
         Times at which a row is wanted exactly. (Any other time is interpolated by ``solution.at``.) With an optimizer
-        two-time functions are kept at the updates next to them.
+        two-time functions are kept at the updates next to them (of those that a thinned history has).
     progress : bool or callable, optional
         True for a progress bar, or a function of a :class:`Progress`, called after every row.
     checkpoint : path, optional

@@ -75,6 +75,7 @@ OPTIMIZERS: tuple[Optimizer, ...] = (
     SGD(learning_rate=0.3, batch_fraction=0.25),
     SGD(learning_rate=0.2, batch_fraction=0.4, momentum=0.5),
     SGD(learning_rate=0.3, batch_fraction=0.3, sampling="epochs"),  # a tenth of the samples is left over
+    SGD(learning_rate=0.1, batch_fraction=0.3, momentum=0.7, sampling="epochs"),
 )
 
 
@@ -441,11 +442,15 @@ def test_checkpoints_between_updates(whole: Solution, tmp_path: Path, monkeypatc
 def test_times_are_whole_updates() -> None:
     problem, optimizer = symmetric(2), GradientDescent(learning_rate=0.4)
     assert optimizer.step(problem) == 0.25
-    for t_final, updates in ((0.01, 1), (1.1, 4), (1.13, 5)):
+    for t_final, updates in ((0.25, 1), (0.75 - 1e-15, 3), (1.1, 4), (1.24, 4)):
         solution = dmft.solve(problem, t_final, optimizer=optimizer, times=[0.007, t_final / 2, t_final])
         np.testing.assert_array_equal(solution.t, 0.25 * np.arange(updates + 1))
         assert solution.message == f"reached t = {0.25 * updates:.6g} in {updates} updates"
         assert solution.method == "gd" and set(solution.order) == {1}
+    with pytest.raises(
+        ValueError, match=r"t_final = 0.2 must be at least one update, learning_rate/\(alpha m\) = 0.25"
+    ):
+        dmft.solve(problem, 0.2, optimizer=optimizer)
 
 
 def test_progress_is_told_of_every_row() -> None:
@@ -472,7 +477,7 @@ def test_divergence_keeps_the_rows_before_it() -> None:
     assert "smaller learning_rate" in solution.message and "times that of the start" in solution.message
     assert len(solution.t) < 20 and solution.train_error.max() <= 1e6 * solution.train_error[0]
     with pytest.raises(ValueError, match="the first update is not finite"):
-        dmft.solve(symmetric(2), 1e4, optimizer=GradientDescent(learning_rate=1e200))
+        dmft.solve(symmetric(2), 1e201, optimizer=GradientDescent(learning_rate=1e200))
 
 
 def test_rounding_ends_a_run_before_it_shows() -> None:
@@ -494,7 +499,8 @@ def test_two_time_functions_are_kept_at_wanted_times() -> None:
     step = optimizer.step(problem)
     wanted = step * np.array([3.0, 501.0, 899.0])
     solution = dmft.solve(problem, 900 * step, optimizer=optimizer, times=[*wanted[:2], wanted[2] + 0.2 * step])
-    assert {3, 501, 899} <= set(solution.row_index) and len(solution.row_index) <= 303
+    assert {3, 501, 899} <= set(solution.row_index) and len(solution.row_index) <= 403
+    assert set(range(20)) <= set(solution.row_index)  # where they change most
     missing = dmft.solve(problem, 900 * step, optimizer=optimizer)
     assert not {3, 501, 899} <= set(missing.row_index)
 
@@ -504,6 +510,31 @@ def test_an_unstable_step_is_followed() -> None:
     solution = dmft.solve(problem, 10.0, optimizer=GradientDescent(learning_rate=0.8))
     assert solution.status is Status.DONE
     assert np.any(np.diff(solution.train_error) > 0.0)  # gradient flow never does this
+    assert "training is unstable at update" in solution.message
+    calm = dmft.solve(problem, 10.0, optimizer=GradientDescent(learning_rate=0.2))
+    assert "unstable" not in calm.message
+
+
+def test_a_negative_train_error_ends_a_run() -> None:
+    """Far beyond the edge, where the estimate of rounding is too small."""
+    h = dmft.Activation.from_covariance([0, 1.0])
+    problem = dmft.SymmetricProblem(
+        width=1, alpha=0.3, activation=h, target=dmft.Target.noise(), noise_std=0.6, a0=30.0
+    )
+    optimizer = GradientDescent(learning_rate=3.9e-4)
+    solution = dmft.solve(problem, 250 * optimizer.step(problem), optimizer=optimizer)
+    assert solution.status is Status.TOLERANCE_NOT_MET and "unstable" in solution.message
+    assert 100 < len(solution.t) < 160 and solution.train_error.min() > -1e-9 * solution.train_error[0]
+
+
+def test_a_start_near_the_solution_may_be_left() -> None:
+    """The train error grows a millionfold from next to nothing, and training goes on."""
+    h = dmft.Activation.from_covariance([0, 1.0])
+    problem = dmft.SymmetricProblem(
+        width=1, alpha=3.0, activation=h, target=dmft.Target.same_as(h), noise_std=0.0, a0=1.0001, v0=1.0
+    )
+    solution = dmft.solve(problem, 60 / 3.0, optimizer=GradientDescent(learning_rate=1.0))
+    assert solution.status is not Status.DIVERGED and 1e6 * solution.train_error[0] < solution.train_error.max() < 0.1
 
 
 def test_interpolated_data_are_no_trouble() -> None:
@@ -597,7 +628,7 @@ PSPIN = dmft.PSpinProblem(covariance=[0, 0, 0, 1])
         (symmetric(2), {"verify": True}, "verify=True is not available with an optimizer"),
         (symmetric(2), {"thinning": 0.2}, "thinning must be a finite number >= 0 and < 0.1, not 0.2."),
         (symmetric(2), {"times": [2.0]}, "times must lie in [0, t_final] = [0, 1], got 2"),
-        (symmetric(2), {"optimizer": "gd"}, "optimizer must be a GradientDescent, Momentum or SGD, got str"),
+        (symmetric(2), {"optimizer": "gd"}, "batch_fraction=0.1), got 'gd'"),
     ],
     ids=["infinite width", "p-spin", "limit", "method", "verify", "thinning", "times", "type"],
 )

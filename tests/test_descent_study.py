@@ -161,7 +161,7 @@ def test_command_writes_the_sections_of_the_page(
 def test_study_is_told_and_drawn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """At a small width and a short time, where every run takes milliseconds."""
     monkeypatch.setattr(study, "PROBLEM", dataclasses.replace(study.PROBLEM, width=2))
-    monkeypatch.setattr(study, "END", 8.0)
+    monkeypatch.setattr(study, "END", 20.0)
     found = study.run(tmp_path, 1, lambda line: None)
     lines = study.markdown(found).splitlines()
     assert sum(line.startswith("| ") for line in lines) == len(study.grid()) + 1 + 3

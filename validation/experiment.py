@@ -250,8 +250,7 @@ def _solved(config: Config, file: Path) -> Solution | None:
     options = config.solve
     rtol, end = options.rtol, options.t_final
     if options.optimizer is not None:  # whole updates, with no tolerance
-        step = options.optimizer.step(config.problem)
-        rtol, end = 0.0, max(1, round(end / step)) * step
+        rtol, end = 0.0, options.optimizer.updates(config.problem, end) * options.optimizer.step(config.problem)
     same = (
         isinstance(found, Solution)
         and same_version

@@ -38,6 +38,7 @@ TEST_SAMPLES = 10_000
 _TIMES = 25  # default recording times, without 0
 _SHARE = 0.8  # of the available memory that replicas may fill
 _ROUNDING = 2e-3  # relative rounding of n = alpha m d that is worth a warning
+_BATCH_ROUNDING = 0.05  # and of the batch
 
 
 SINGLE_ABOVE = 4e9
@@ -507,6 +508,13 @@ def _optimized(settings: Settings, optimizer: Optimizer, problem: NetworkProblem
         updates = optimizer.updates_per_epoch
         least, most = samples // (updates + 1) + 1, samples // updates
         batch = min(max(batch, least), most) if least <= most else batch
+    if abs(batch / samples - optimizer.batch_fraction) > _BATCH_ROUNDING * optimizer.batch_fraction:
+        warnings.warn(
+            f"batch_fraction = {optimizer.batch_fraction:g} of n = {samples} samples is a batch of {batch} at d = "
+            f"{settings.dimension}, a fraction of {batch / samples:.3g}: choose dimensions where it is a whole number.",
+            UserWarning,
+            stacklevel=4,
+        )
     return replace(changed, batch=batch, sampling=optimizer.sampling)
 
 

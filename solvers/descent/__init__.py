@@ -25,7 +25,7 @@ class DescentOptions(Options):
     ----------
     optimizer : Optimizer
         What the updates are. ``rtol`` is 0: a row is an update, and exact. Two-time functions are kept at the updates
-        next to ``times``.
+        next to ``times``, or at those next to them that a thinned history has.
     max_history : int
         Rows of two-time history kept before it is thinned, 50 at least. Until then nothing is approximate.
     thinning : float

@@ -22,20 +22,22 @@ from solvers.descent.thinning import LEAST, difference, rows_to_keep, thinned
 if TYPE_CHECKING:
     from dmft.problems import Problem
 
-TABLE = 300
-"""Rows of the two-time table, at most."""
+TABLE = 200
+"""Half of the rows of the two-time table, at most."""
 GROWN = 1e6
-"""e_tr over its start at which a run has diverged."""
+"""E[r^2] over its start, or over tau^2 + |phi|^2 if that is more, at which a run has diverged."""
 LOST = 0.01
-"""Rounding over E[r^2] from which a row says nothing."""
+"""Estimated error, of E[r^2], from which a row says nothing."""
+NEGATIVE = 3.0
+"""-E[r^2] over its rounding at which that is plainly more than estimated."""
+ALTERNATING = 0.1
+"""Share of E[r^2] in which residuals change sign at every update, from which on a rise is an instability."""
 FINISHED = 1e-8
 """E[r^2] over its start below which its rounding is of no interest."""
 LEAST_START = 1e-10
 """Start of e_tr over tau^2 + |phi|^2, at least: of networks that start at zero error."""
 ROUNDING = 64.0 * float(np.finfo(np.float64).eps)
 """Rounding of a sum over the size of its terms (measured against extended precision), and of C."""
-MOST_UPDATES = 1e15
-"""More are not counted: no run makes so many."""
 LONG = 60.0
 """Seconds from which on a run says beforehand what it takes."""
 WIDEST = 0.07
@@ -46,8 +48,6 @@ SHARE = 0.75
 """Rows kept by a thinning over rows before, at most."""
 BINOMIAL = np.array([1.0, -4.0, 6.0, -4.0, 1.0]) / 16.0
 """Fourth difference of a sequence that alternates, over its amplitude."""
-TROUBLED = 1e-2
-"""Estimated error from which on a run says so."""
 REPEATED = 0.1
 """Rows of the history that a thinned one computes again, to measure its error."""
 
@@ -60,13 +60,12 @@ class DescentEngine:
     problem : Problem
         A network of finite width.
     options : DescentOptions
-        ``t_final`` is rounded to a whole number of updates, 1 at least.
+        ``t_final`` is rounded down to whole updates, and must hold one.
 
     Warns
     -----
     UserWarning
-        From `run`, once each: before runs of more than a minute, when the history cannot be thinned, and when rows
-        have begun to alternate after it was.
+        From `run`, once each: before runs of more than a minute, and when the history cannot be thinned.
 
     Raises
     ------
@@ -79,7 +78,7 @@ class DescentEngine:
         self.problem, self.options = problem, options
         optimizer = options.optimizer
         self.step = optimizer.step(problem)
-        self.updates = max(1, round(min(options.t_final / self.step, MOST_UPDATES)))
+        self.updates = optimizer.updates(problem, options.t_final)
         self._total = min(self.updates + 1, options.max_rows)
         # Updates of one epoch know of each other: their S and V are neither smooth nor one spike.
         self._thins = options.thinning > 0.0 and optimizer.updates_per_epoch == 1
@@ -98,7 +97,7 @@ class DescentEngine:
         )
         self._spacing, self._thinnings, self._warned = WIDEST, 0, False
         self._error, self._floor, self._peak = 0.0, 1.0, 0.0
-        self._rounding, self._lost = 0.0, 0.0
+        self._rounding, self._lost, self._unstable = 0.0, 0.0, 0
         if not self._rows.compute():
             raise ValueError(
                 f"learning_rate = {optimizer.learning_rate:g} is too large: the first update is not finite."
@@ -164,8 +163,7 @@ class DescentEngine:
                     )
                     break
                 rows.accept()
-                if self._thinnings:
-                    self._peak = max(self._peak, self._alternation())
+                self._watch()
                 if self._thins and rows.rows > self._thin_at and rows.made < self._total:
                     message = self._thin()
                     if message:
@@ -185,27 +183,41 @@ class DescentEngine:
             message = f"stopped after {self._rows.made} rows at t = {self._time:.6g}; raise max_rows or learning_rate"
         if status is Status.DONE:
             message = f"reached t = {self._time:.6g} in {self.updates} updates"
-        if self._thinned_error > TROUBLED:
-            warnings.warn(
-                "rows have begun to alternate from update to update after the history was thinned, and errors may have "
-                f"grown with them, to {self._thinned_error:.2g}; lower learning_rate, or set thinning = 0.",
-                UserWarning,
-                stacklevel=2,
+            if self._thinned_error > LOST:
+                status = Status.TOLERANCE_NOT_MET
+                message += (
+                    "; rows have begun to alternate from update to update after the history was thinned, and errors "
+                    f"may have grown with them to {self._thinned_error:.2g}: lower learning_rate, or set thinning = 0"
+                )
+        if self._unstable:
+            message += (
+                f"; training is unstable at update {self._unstable} (residuals alternate and grow), from where on "
+                "errors can exceed stats.estimated_error and only averages over time are sure"
             )
         return self._solution(status, message, clock.perf_counter() - start)
 
     def _trouble(self, square: float) -> tuple[Status, str]:
         """What is wrong with a row of this E[r^2], in words; nothing if it can be trusted."""
-        if square > GROWN * self._start:
+        if square > GROWN * max(self._start, self._rows.form.offset):
             return Status.DIVERGED, f"has a train error {square / self._start:.2g} times that of the start"
         # What rounding has done to earlier rows stays.
         self._rounding = max(self._rounding, ROUNDING * float(self._rows.local.size[0]))
         lost = self._rounding / max(square, FINISHED * self._start)
-        if lost > LOST:
+        if lost > LOST or square < -NEGATIVE * self._rounding:
             where = "is where rounding, which grows while training is unstable, reaches 1 % of the train error"
             return Status.TOLERANCE_NOT_MET, where
         self._lost = max(self._lost, lost)
         return Status.DONE, ""
+
+    def _watch(self) -> None:
+        """Note what the row just made says of stability."""
+        if self._rows.rows > 5:
+            share = self._alternation()
+            if self._thinnings:
+                self._peak = max(self._peak, share)
+            before, now = self._rows.curves.errors[self._rows.made - 2 : self._rows.made, 0]
+            if not self._unstable and share > ALTERNATING and now > before > FINISHED * self._start:
+                self._unstable = self._rows.made - 1
 
     def _thin(self) -> str:
         """Drop rows, as many as the tolerance allows; in words why the run cannot go on, if it cannot.
@@ -279,7 +291,7 @@ class DescentEngine:
             "thin_at": self._thin_at,
             "spacing": self._spacing,
             "thinnings": self._thinnings,
-            "errors": [self._error, self._floor, self._peak, self._rounding, self._lost],
+            "errors": [self._error, self._floor, self._peak, self._rounding, self._lost, self._unstable],
             "warned": self._warned,
         }
         return self._rows.state(), record
@@ -288,7 +300,8 @@ class DescentEngine:
         self._rows.restore(arrays)
         self._thin_at, self._spacing = record["thin_at"], record["spacing"]
         self._thinnings, self._warned = record["thinnings"], record["warned"]
-        self._error, self._floor, self._peak, self._rounding, self._lost = record["errors"]
+        self._error, self._floor, self._peak, self._rounding, self._lost, unstable = record["errors"]
+        self._unstable = int(unstable)
 
     def _energy_balance(self) -> FloatArray:
         """|de/dt + (1/abar) sum_i (|da_i|^2 + |dw_i|^2)/Delta^2| over the larger term, differences of one update.
@@ -314,8 +327,10 @@ class DescentEngine:
         curves, count = rows.curves, rows.made
         kept = rows.update[: rows.rows]
         wanted = np.searchsorted(kept, np.round(np.array(self.options.times) / self.step))
-        spread = np.linspace(0, rows.rows - 1, min(TABLE, rows.rows)).round()
-        place = np.unique(np.concatenate([spread, np.minimum(wanted, rows.rows - 1)]).astype(np.int64))
+        last = rows.rows - 1
+        # The first updates change most: half of the rows are equidistant in the logarithm.
+        spread = np.concatenate([np.linspace(0, last, TABLE), np.geomspace(1, max(1, last), TABLE)]).round()
+        place = np.unique(np.minimum(np.concatenate([spread, wanted]), last).astype(np.int64))
         correlation, integrated, residual = rows.two_time(place)
         updates = np.arange(count)
         return Solution(

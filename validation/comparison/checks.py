@@ -197,6 +197,11 @@ def unfinished(solution: Solution, simulations: list[Simulation]) -> list[str]:
     notes = []
     if not solution.status.ok:
         notes.append(f"the theory ended early ({solution.status.value}): {solution.message}")
+    elif solution.optimizer is not None and "training is unstable" in solution.message:
+        notes.append(
+            f"the theory: {solution.message}. Finite networks are thrown back earlier, and differences there do not "
+            "fall as 1/d."
+        )
     for simulation in simulations:
         s, form = simulation.settings, simulation.formulation
         if simulation.status in (Status.DIVERGED, Status.FAILED):
