@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -257,3 +258,18 @@ def test_rows_make_room_for_more() -> None:
         rows.accept()
     for mine, theirs in zip(rows.curves, whole.curves, strict=True):
         np.testing.assert_array_equal(mine, theirs)
+
+
+@pytest.mark.parametrize("name", ["test error", "a", "v", "lam"])
+def test_error_of_a_thinning_is_that_of_every_curve(name: str) -> None:
+    """1e-3 in the last of 10 updates is expected to go on growing for 40; the train error counts as it is."""
+    n = np.arange(20.0)[:, None]
+    curves = {"errors": np.hstack([2.0 + 0 * n, 1.0 + 0 * n]), "a": 1.0 + 0 * n, "v": 0.5 + 0 * n, "lam": 2.0 + 0 * n}
+    rows = SimpleNamespace(made=20, curves=SimpleNamespace(**curves))
+    changed = {key: value.copy() for key, value in curves.items()}
+    changed["errors" if name == "test error" else name][-1, -1] += 1e-3
+    other = SimpleNamespace(made=20, curves=SimpleNamespace(**changed))
+    size = 0.5 if name == "v" else 1.0
+    assert difference(rows, other, 10, 40) == pytest.approx(4e-3 / size)  # type: ignore[arg-type]
+    changed["errors"][-1, 0] += 0.1
+    assert difference(rows, other, 10, 40) == pytest.approx(0.05)  # type: ignore[arg-type]

@@ -228,7 +228,7 @@ def plot(found: Mapping[str, Found], path: str | PathLike[str] | None = None) ->
                     _draw(panel, found[case.name])
                     if found[case.name].blown:
                         words = f"{found[case.name].blown} of {found[case.name].count} runs blow up"
-                        panel.text(0.5, 0.5, words, transform=panel.transAxes, ha="center", fontsize=8, color=_GREY)
+                        panel.text(0.97, 0.85, words, transform=panel.transAxes, ha="right", fontsize=8, color=_GREY)
                 what = "noise" if number == 2 else "single index"
                 panel.set_title(f"{what}, {activation}", fontsize=9, color=_GREY)
             row[0].set_ylabel("error")
