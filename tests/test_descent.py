@@ -501,6 +501,8 @@ def test_two_time_functions_are_kept_at_wanted_times() -> None:
     solution = dmft.solve(problem, 900 * step, optimizer=optimizer, times=[*wanted[:2], wanted[2] + 0.2 * step])
     assert {3, 501, 899} <= set(solution.row_index) and len(solution.row_index) <= 403
     assert set(range(20)) <= set(solution.row_index)  # where they change most
+    whole = dmft.solve(problem, 399 * step, optimizer=optimizer)
+    np.testing.assert_array_equal(whole.row_index, np.arange(400))
     missing = dmft.solve(problem, 900 * step, optimizer=optimizer)
     assert not {3, 501, 899} <= set(missing.row_index)
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from dmft.problems import Problem
 
 TABLE = 200
-"""Half of the rows of the two-time table, at most."""
+"""Half of the rows of the two-time table, at most; all rows are kept if they are no more than twice this."""
 GROWN = 1e6
 """E[r^2] over its start, or over tau^2 + |phi|^2 if that is more, at which a run has diverged."""
 LOST = 0.01
@@ -328,8 +328,9 @@ class DescentEngine:
         kept = rows.update[: rows.rows]
         wanted = np.searchsorted(kept, np.round(np.array(self.options.times) / self.step))
         last = rows.rows - 1
-        # The first updates change most: half of the rows are equidistant in the logarithm.
-        spread = np.concatenate([np.linspace(0, last, TABLE), np.geomspace(1, max(1, last), TABLE)]).round()
+        spread = np.arange(last + 1.0)
+        if last >= 2 * TABLE:  # the first updates change most: half of the rows are equidistant in the logarithm
+            spread = np.concatenate([np.linspace(0, last, TABLE), np.geomspace(1, last, TABLE)]).round()
         place = np.unique(np.minimum(np.concatenate([spread, wanted]), last).astype(np.int64))
         correlation, integrated, residual = rows.two_time(place)
         updates = np.arange(count)
