@@ -7,6 +7,7 @@ import json
 import math
 import re
 import tracemalloc
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -277,7 +278,7 @@ def test_steps_and_batches_are_those_of_the_actual_samples() -> None:
     assert [one.t[0] for one in found] == [plan.recorded(settings)[0][1] for settings in plan.settings[:2]]
 
 
-@pytest.mark.filterwarnings("ignore:n = alpha m d")
+@pytest.mark.filterwarnings("ignore:n = alpha m d", "ignore:batch_fraction = ")
 @pytest.mark.parametrize("fraction", [1 / 3, 0.26, 0.5, 0.7])
 def test_epochs_are_as_long_as_in_the_theory(fraction: float) -> None:
     optimizer = SGD(learning_rate=0.3, batch_fraction=fraction, sampling="epochs")
@@ -355,6 +356,7 @@ def tiny(solve: str, *tables: str) -> config.Config:
     )
 
 
+@pytest.mark.filterwarnings("ignore:batch_fraction = ")
 def test_optimizers_in_configurations() -> None:
     given = 'optimizer = { kind = "sgd", learning_rate = 0.3, batch_fraction = 0.25 }'
     sgd = SGD(learning_rate=0.3, batch_fraction=0.25)
@@ -541,3 +543,13 @@ def test_theory_of_the_same_updates_holds_larger(name: str) -> None:
     z = compared(OPTIMIZERS[name], (50, 100), (300, 150), 30)
     assert np.abs(z).max() < 4.5
     assert np.sqrt((z**2).mean()) < 1.7
+
+
+def test_batches_that_do_not_fit_are_told() -> None:
+    problem, optimizer = symmetric(alpha=1.0), SGD(learning_rate=0.3, batch_fraction=0.01)
+    words = r"batch_fraction = 0.01 of n = 40 samples is a batch of 1 at d = 20, a fraction of 0.025: choose"
+    with pytest.warns(UserWarning, match=words):
+        Plan(problem, [20], t_final=1.0, optimizer=optimizer)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Plan(problem, [50], t_final=1.0, optimizer=optimizer)
