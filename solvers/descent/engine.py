@@ -216,7 +216,8 @@ class DescentEngine:
             if self._thinnings:
                 self._peak = max(self._peak, share)
             before, now = self._rows.curves.errors[self._rows.made - 2 : self._rows.made, 0]
-            if not self._unstable and share > ALTERNATING and now > before > FINISHED * self._start:
+            whole = self.options.optimizer.batch_fraction == 1.0  # the noise of batches raises the train error too
+            if whole and not self._unstable and share > ALTERNATING and now > before > FINISHED * self._start:
                 self._unstable = self._rows.made - 1
 
     def _thin(self) -> str:
