@@ -110,10 +110,11 @@ class Optimizer(ABC):
         return math.floor(min(t_final / step * (1.0 + SLACK), MOST_UPDATES))
 
     def describe(self) -> str:
-        """All parameters in words, those that are at their defaults left out."""
+        """All parameters in words; no momentum and full batches are not mentioned."""
         words = f"{self.title} at learning rate {self.learning_rate:g}"
         if self.batch_fraction < 1.0:
-            words += f", batch fraction {self.batch_fraction:g}" + (" in epochs" if self.sampling == "epochs" else "")
+            how = "in epochs" if self.sampling == "epochs" else "drawn afresh"
+            words += f", batch fraction {self.batch_fraction:g} {how}"
         return words + (f", momentum {self.momentum:g}" if self.momentum > 0.0 else "")
 
     def to_dict(self) -> dict[str, Any]:

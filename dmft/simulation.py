@@ -366,7 +366,7 @@ class Simulation:
         """One line: model, sizes and optimiser."""
         s = self.settings
         name = "Gaussian model" if s.model == "gaussian" else "true network"
-        batches = f"SGD with batch {s.batch}" + (" drawn afresh" if s.sampling == "fresh" else "")
+        batches = f"SGD with batch {s.batch} " + ("drawn afresh" if s.sampling == "fresh" else "in epochs")
         how = {"flow": "gradient flow", "gd": "gradient descent", "sgd": batches}[s.optimizer]
         momentum = f", momentum {s.momentum:.3g}" if s.momentum else ""
         step = f", step {s.step:.3g}" if s.step is not None else ""

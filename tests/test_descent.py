@@ -386,7 +386,7 @@ def test_files_keep_everything(whole: Solution, tmp_path: Path) -> None:
     assert [int(row["update"]) for row in table] == list(range(len(whole.t)))
     assert [float(row["t"]) for row in table] == whole.t.tolist()
     assert [float(row["train_error"]) for row in table] == whole.train_error.tolist()
-    assert "SGD at learning rate 0.2, batch fraction 0.4, momentum 0.5\n" in whole.summary()
+    assert "SGD at learning rate 0.2, batch fraction 0.4 drawn afresh, momentum 0.5\n" in whole.summary()
     flow = dmft.solve(symmetric(2), 0.1, rtol=1e-2)
     assert flow.optimizer is None and flow.updates is None
     flow.save(tmp_path / "flow.h5")

@@ -292,7 +292,7 @@ def test_epochs_are_as_long_as_in_the_theory(fraction: float) -> None:
 def test_files_and_words(tmp_path: Path) -> None:
     words = {
         "momentum": "gradient descent, momentum 0.6, step 0.1",
-        "epochs": "SGD with batch 6, step 0.15",
+        "epochs": "SGD with batch 6 in epochs, step 0.15",
         "fresh, momentum": "SGD with batch 8 drawn afresh, momentum 0.5, step 0.1",
     }
     for name, text in words.items():
