@@ -112,8 +112,8 @@ def _parser() -> argparse.ArgumentParser:
     simulate.add_argument(
         "--out",
         metavar="FILE.h5",
-        help="where to save a single simulation; otherwise the beginning of FILE-MODEL-dDIMENSION.h5 (default: the "
-        "config's name, here)",
+        help="where to save a single simulation; otherwise the beginning of FILE-MODEL-ALGORITHM-dDIMENSION.h5, "
+        "without ALGORITHM for flow (default: the config's name, here)",
     )
     overrides(simulate)
     workers(simulate)
